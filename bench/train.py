@@ -1,0 +1,287 @@
+"""What a training step costs: ours against a bare loop, and against the usual loop.
+
+    python bench/train.py --batch-size 8 --steps 8 --json train.json
+
+- ours: Ray Data decodes files, Ray Train takes steps, MLflow keeps the curves; the rate is the run's own.
+- bare: a plain loop over the same features and text vectors, ready in memory, with the same tower, loss and optimizer.
+- usual: a plain loop as in the models' own documentation: waveforms in memory, transformers' feature extractor and
+  audio tower, and the teacher's text tower in every step.
+
+The audio tower is of BioLingual's size, the text tower of BioCLIP-2's (open_clip ViT-L-14), both with random weights.
+All of them run one after the other, ours between two runs of the bare loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+import torch
+from torch.nn import functional as F
+
+from distill import dataset, htsat, launch, tables, text_bank, trainer
+from distill.augment import Augment
+from distill.mel import LogMel
+from distill.step import Learner, Stepper
+
+SECONDS, RATE_HZ, WIDTH = 10, 48_000, 768
+FILES = 32
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8, help="of each loop, behind a first one that is not counted")
+    parser.add_argument("--json", help="file for the ratios")
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(Path(folder), options.batch_size, options.steps, device)
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=2))
+
+
+def measure(folder: Path, batch_size: int, steps: int, device: str) -> dict[str, float]:
+    """Runs the loops and prints what they took."""
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+    torch.manual_seed(0)
+    ClapModel(ClapConfig()).save_pretrained(folder / "base")
+    ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(folder / "base")
+    waves = _write_recordings(folder)
+    recipe = _recipe(folder, batch_size, steps + 1, device)
+    texts = F.normalize(torch.randn(FILES, WIDTH), dim=-1)
+
+    first = bare(recipe, waves, texts, steps, device)
+    ours, waiting = whole_run(folder, recipe, texts)
+    second = bare(recipe, waves, texts, steps, device)
+    usual_rate = usual(folder, waves, batch_size, max(2, steps // 2), device)
+    ratios = {"ours_over_bare": ours / ((first + second) / 2), "ours_over_text_each_step": ours / usual_rate}
+
+    print(f"\nbatch {batch_size}, {steps} steps, {device}, {os.cpu_count()} cores\n")
+    print("| loop | recordings/s | ours against it |")
+    print("|---|---|---|")
+    print(f"| ours | {ours:.2f} | |")
+    print(f"| bare, before and behind | {first:.2f} and {second:.2f} | {ratios['ours_over_bare']:.2f} |")
+    print(f"| usual, text in every step | {usual_rate:.2f} | {ratios['ours_over_text_each_step']:.2f} |")
+    parts = time_parts(folder, recipe, waves, texts, device)
+    print("\n| part of a step, one after the other | ms a recording | share |")
+    print("|---|---|---|")
+    for name, seconds in parts.items():
+        print(f"| {name} | {seconds / batch_size * 1000:.1f} | {seconds / sum(parts.values()):.0%} |")
+    print(f"\nour step waits for data {waiting:.1%} of the time: decode and mel are made beside it")
+    achieved = 3 * _flop(device) * ours
+    # A CPU without bf16 units is slower in it: the peak is that of the precision that the step computes in.
+    peak = _peak(device, torch.bfloat16 if device == "cuda" else torch.float32)
+    print(f"arithmetic: {achieved / 1e9:.0f} GFLOP/s, {achieved / peak:.0%} of the {peak / 1e9:.0f} of a large product")
+    return ratios
+
+
+def whole_run(folder: Path, recipe: trainer.Recipe, texts: torch.Tensor) -> tuple[float, float]:
+    """(recordings a second, share of the time spent waiting for data) of a run on Ray, behind its first step."""
+    import mlflow
+
+    from jobs import cluster, tracking
+
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    cluster.connect()
+    table = tables.read_table(str(folder / "r.parquet"), "recordings", ("path",), tables.RECORDINGS)
+    plan = text_bank.plan(table, {"sci": 1.0})
+    features = dataset.Features(RATE_HZ, SECONDS * RATE_HZ, "repeatpad", 0)
+    clips = dataset.Clips.of(table, str(folder / "r.parquet"), plan, features)
+    np.save(folder / "bank.npy", texts[: len(plan.texts)].numpy())
+    with tracking.run("bench", {}) as run:
+        where = trainer.Tracking(tracking.store(), run.info.run_id)
+        gpus = 1.0 if torch.cuda.is_available() else 0.0
+        bank = str(folder / "bank.npy")
+        launch.fit(recipe, bank, clips, None, where, str(folder / "train"), "bench", (1, 1), gpus)
+    found = mlflow.get_run(run.info.run_id).data.metrics
+    return found["recordings_per_s"], found["data_wait_fraction"]
+
+
+def bare(recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, steps: int, device: str) -> float:
+    """Recordings a second of a loop over features in memory."""
+    learner, stepper, optimizer = _learner(recipe, device)
+    size = recipe.order.batch_size
+    mel = learner.student.mel(torch.from_numpy(waves[:size]).to(device))
+    text = texts[:size].to(device)
+    species = torch.arange(size, device=device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        stepper(mel, text, species, size, 0)
+        optimizer.step()
+
+    return size / _seconds(step, steps, device)
+
+
+def usual(folder: Path, waves: np.ndarray, size: int, steps: int, device: str) -> float:
+    """Recordings a second of a loop with transformers' extractor and tower, and the text tower in each step."""
+    import open_clip
+    from transformers import ClapFeatureExtractor, ClapModel
+
+    extractor = ClapFeatureExtractor.from_pretrained(folder / "base")
+    tower = ClapModel.from_pretrained(folder / "base").audio_model.to(device).train()
+    head = torch.nn.Linear(768, WIDTH).to(device)
+    teacher = open_clip.create_model("ViT-L-14").to(device).eval().requires_grad_(False)
+    tokens = open_clip.get_tokenizer("ViT-L-14")(["Turdus merula with common name Eurasian Blackbird"] * size).to(
+        device
+    )
+    optimizer = torch.optim.AdamW([*tower.parameters(), *head.parameters()], lr=1e-4)
+    own = torch.arange(size, device=device)
+
+    def step() -> None:
+        mel = extractor(list(waves[:size]), sampling_rate=RATE_HZ, return_tensors="pt").input_features.to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            with torch.no_grad():
+                text = F.normalize(teacher.encode_text(tokens), dim=-1)
+            audio = F.normalize(head(tower(mel).pooler_output), dim=-1)
+        logits = 14.0 * audio.float() @ text.float().T
+        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return size / _seconds(step, steps, device)
+
+
+def time_parts(
+    folder: Path, recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, device: str
+) -> dict[str, float]:
+    """Seconds of each part of a step, run one after the other."""
+    learner, stepper, optimizer = _learner(recipe, device)
+    size = recipe.order.batch_size
+    wave = torch.from_numpy(waves[:size]).to(device)
+    mel, text, species = learner.student.mel(wave), texts[:size].to(device), torch.arange(size, device=device)
+    plan = text_bank.TextPlan(
+        [], np.ones(1), [(np.arange(FILES + 1), np.arange(FILES, dtype=np.int32))], [], np.zeros(FILES, np.int32)
+    )
+    paths = [str(folder / f"{number}.wav") for number in range(FILES)]
+    features = dataset.Features(RATE_HZ, SECONDS * RATE_HZ, "repeatpad", 0)
+    clips = dataset.Clips(paths, np.zeros(FILES), np.full(FILES, np.nan), plan, features)
+    seconds = {
+        "decode": _seconds(lambda: [clips.training_row(row, 0) for row in range(size)], 3, device),
+        "mel": _seconds(lambda: learner.student.mel(wave), 3, device),
+    }
+    vectors = pooled = loss = None
+
+    def forward() -> None:
+        nonlocal vectors, pooled
+        vectors, pooled = stepper._forward(learner, mel, 0, 0)
+
+    def lose() -> None:
+        nonlocal loss
+        loss, _ = stepper._loss(vectors, pooled, mel, text, species, size, stepper._scalars())
+
+    times: dict[str, list[float]] = {"forward": [], "loss": [], "backward": [], "optimizer": []}
+    for _ in range(4):
+        optimizer.zero_grad(set_to_none=True)
+        for name, part in (
+            ("forward", forward),
+            ("loss", lose),
+            ("backward", lambda: loss.backward()),  # type: ignore[attr-defined]
+            ("optimizer", optimizer.step),
+        ):
+            begin = time.perf_counter()
+            part()
+            _wait(device)
+            times[name].append(time.perf_counter() - begin)
+    return seconds | {name: float(np.median(some[1:])) for name, some in times.items()}
+
+
+def _learner(recipe: trainer.Recipe, device: str) -> tuple[Learner, Stepper, torch.optim.Optimizer]:
+    learner = Learner(trainer.start_model(recipe), recipe.objective).to(device)
+    trainer.to_training_mode(learner.student, False)
+    bf16 = recipe.precision == "bf16"
+    stepper = Stepper(learner, learner, recipe.objective, 0.0, 0.0, 1, torch.empty(0, device=device), bf16)
+    optimizer = torch.optim.AdamW(trainer.parameter_groups(learner, recipe), betas=(0.9, 0.98), eps=1e-8)
+    return learner, stepper, optimizer
+
+
+def _recipe(folder: Path, batch_size: int, steps: int, device: str) -> trainer.Recipe:
+    order = dataset.Order(FILES, batch_size, -(-steps * batch_size // FILES), 0)
+    settings: dict[str, Any] = {
+        "student": str(folder / "base"),
+        "head": "linear",
+        "provenance": {},
+        "width": WIDTH,
+        "order": order,
+        "objective": "infonce",
+        "alignment": 0.0,
+        "preserve": 0.0,
+        "parts": 1,
+        "augment": Augment(),
+        "lr": 1e-4,
+        "head_lr": 1e-3,
+        "weight_decay": 0.01,
+        "warmup": 0.05,
+        "freeze_encoder": False,
+        "freeze_stages": 0,
+        "wise_ft": (),
+        "max_bad_fraction": 0.0,
+        "precision": "bf16" if device == "cuda" else "fp32",
+        "eval_every": 1,
+        "checkpoint_every": 10**9,
+        "threads": None,
+        "seed": 0,
+    }
+    return trainer.Recipe(**settings)
+
+
+def _write_recordings(folder: Path) -> np.ndarray:
+    """Recordings of noise and their table; their samples float32 [files, samples]."""
+    rng = np.random.default_rng(0)
+    waves = rng.normal(0, 0.1, (FILES, SECONDS * RATE_HZ)).astype(np.float32)
+    for number, wave in enumerate(waves):
+        soundfile.write(folder / f"{number}.wav", wave, RATE_HZ, subtype="PCM_16")
+    rows = [{"path": f"{number}.wav", "scientific_name": f"Genus species{number}"} for number in range(FILES)]
+    tables.write_table(str(folder / "r.parquet"), pa.Table.from_pylist(rows, tables.RECORDINGS))
+    return waves
+
+
+def _seconds(work: Callable[[], object], times: int, device: str) -> float:
+    """Mean seconds of a call, behind a first one."""
+    work()
+    _wait(device)
+    begin = time.perf_counter()
+    for _ in range(times):
+        work()
+    _wait(device)
+    return (time.perf_counter() - begin) / times
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _flop(device: str) -> float:
+    """Floating-point operations of one clip through the tower, as PyTorch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tower = htsat.Tower(htsat.TowerConfig()).eval().to(device)
+    frames = LogMel({"truncation": "rand_trunc"}).clip_samples // 480 + 1
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        tower(torch.zeros(1, 1, frames, 64, device=device))
+    return float(counter.get_total_flops())
+
+
+def _peak(device: str, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large product."""
+    size = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / _seconds(lambda: a @ b, 5, device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Models by their names in MLflow's registry: `models:/songsight/3`, `…/latest`, `models:/songsight@champion`.
+
+The store is `sqlite:///mlflow.db` in the working folder unless `MLFLOW_TRACKING_URI` names another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import tempfile
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from distill import storage
+from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+SCHEME = "models:/"
+DEFAULT_STORE = "sqlite:///mlflow.db"
+ANSWER_S = 10.0
+_FORM = re.compile(r"^models:/(?P<name>[^/@]+)(/(?P<version>\d+|latest)|@(?P<alias>[^/@]+))$")
+
+
+def store() -> str:
+    """The tracking URI of this process; local stores are made absolute so that workers elsewhere on disk find them."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
+        uri = prefix + os.path.abspath(uri.removeprefix(prefix))
+    return uri
+
+
+def location(uri: str, option: str) -> str:
+    """Where a registered student lies, which stays the same when its alias moves on.
+
+    Args:
+        uri: `models:/name/version`, `models:/name/latest` or `models:/name@alias`.
+        option: the option that gave it, for the error line.
+
+    Returns:
+        the student's folder or URL. Where only the MLflow server can read its artifacts (`mlflow-artifacts:`), the
+        version's own `models:/name/version`.
+
+    Raises:
+        UserError: the store cannot be reached, it has no such model, version or alias, or that is not a songsight one.
+    """
+    import yaml
+
+    client = _client(uri, option)
+    version = _version(client, uri, option)
+    source = client.get_model_version_download_uri(version.name, version.version)
+    if source.startswith("file:"):
+        source = urlsplit(source).path
+    if source.startswith("mlflow-artifacts:"):
+        return f"{SCHEME}{version.name}/{version.version}"
+    described = storage.join(source, "MLmodel")
+    if not storage.exists(described):
+        raise UserError(f"{option} {uri}: version {version.version}'s files are gone: there is no {described}")
+    return storage.join(source, _student_path(yaml.safe_load(storage.read_bytes(described)), uri, option))
+
+
+def folder(uri: str, option: str) -> str:
+    """The same, but always a folder or URL: what only the MLflow server can read is copied to `~/.cache/songsight`.
+
+    Raises:
+        UserError: as `location` does.
+    """
+    found = location(uri, option)
+    if not found.startswith(SCHEME):
+        return found
+    import mlflow
+    import yaml
+
+    version = _version(_client(found, option), found, option)
+    # A registry made anew counts from 1 again: the run tells its versions from those of the one before.
+    same = repr((store(), found, version.run_id, version.creation_timestamp))
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "songsight", "models")
+    copy = os.path.join(cache, hashlib.sha256(same.encode()).hexdigest()[:16])
+    if not os.path.isdir(copy):
+        os.makedirs(cache, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as fresh:
+            made = os.path.join(fresh, "model")
+            os.mkdir(made)
+            mlflow.artifacts.download_artifacts(artifact_uri=found, dst_path=made, tracking_uri=store())
+            try:
+                os.rename(made, copy)
+            except OSError:
+                if not os.path.isdir(copy):  # else another process was faster: its copy is as good
+                    raise
+    with open(os.path.join(copy, "MLmodel"), encoding="utf-8") as handle:
+        return os.path.join(copy, _student_path(yaml.safe_load(handle), uri, option))
+
+
+def _client(uri: str, option: str) -> MlflowClient:
+    """A client of the store, asked first whether it is there: MLflow's own client would go on asking for minutes."""
+    where = store()
+    parts = urlsplit(where)
+    if parts.scheme in ("http", "https"):
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection((parts.hostname or "", port), ANSWER_S).close()
+        except OSError as error:
+            raise UserError(f"{option} {uri}: no MLflow server answers at {where} ({error})") from None
+    elif where.startswith("sqlite:///") and not os.path.exists(where.removeprefix("sqlite:///")):
+        raise UserError(f"{option} {uri}: there is no MLflow store {where}; MLFLOW_TRACKING_URI names it")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=where, registry_uri=where)
+
+
+def _version(client: MlflowClient, uri: str, option: str) -> ModelVersion:
+    from mlflow.exceptions import MlflowException
+
+    form = _FORM.match(uri)
+    if not form:
+        raise UserError(
+            f"{option} {uri}: should be models:/name/version, models:/name/latest or models:/name@alias, such as "
+            "models:/songsight@champion"
+        )
+    name, number, alias = form["name"], form["version"], form["alias"]
+    try:
+        versions = client.search_model_versions(f"name='{name}'")
+        if not versions:
+            raise UserError(f"{option} {uri}: {store()} has no model {name!r}")
+        if alias:
+            wanted = client.get_registered_model(name).aliases.get(alias)
+            if wanted is None:
+                known = ", ".join(sorted(client.get_registered_model(name).aliases)) or "none"
+                raise UserError(f"{option} {uri}: no version of {name} has the alias {alias!r} (aliases: {known})")
+        else:
+            wanted = max((v.version for v in versions), key=int) if number == "latest" else number
+        try:
+            return client.get_model_version(name, str(wanted))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            latest = max(int(v.version) for v in versions)
+            raise UserError(f"{option} {uri}: {name} has no version {wanted} (the latest is {latest})") from None
+    except MlflowException as error:
+        raise UserError(f"{option} {uri}: {store()}: {' '.join(str(error).split())[:300]}") from None
+
+
+def _student_path(described: dict, uri: str, option: str) -> str:
+    """Where a logged model's `MLmodel` says that the student's folder is, below the model's own."""
+    flavors = described.get("flavors") or {}
+    artifacts = (flavors.get("python_function") or {}).get("artifacts") or {}
+    if "student" not in artifacts:
+        raise UserError(f"{option} {uri}: that model is not one that `songsight distill` registered")
+    return artifacts["student"]["path"]

@@ -1,0 +1,122 @@
+"""From what an adapter read to the table that is written: files that exist, paths that resolve, splits, unique ids."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from distill import storage
+from distill.errors import UserError
+from distill.sources import files
+
+
+def present(table: pa.Table, folder: files.Folder) -> tuple[pa.Table, pa.Table]:
+    """Parts the rows whose file exists from those whose does not. `path` comes back absolute, or as a URL.
+
+    One listing of the data set's folder answers for every file in it; folders elsewhere are listed one by one. Web
+    addresses cannot be listed, and pass.
+    """
+    full = [None if path is None else _full(folder.url, path) for path in table["path"].to_pylist()]
+    inside = folder.url.rstrip("/") + "/"
+    elsewhere: dict[str, frozenset[str]] = {}
+
+    def exists(url: str | None) -> bool:
+        if url is None:
+            return False
+        if url.startswith(("http://", "https://")):
+            return True
+        if url.startswith(inside):
+            return url.removeprefix(inside) in folder.files
+        parent = storage.parent(url)
+        if parent not in elsewhere:
+            elsewhere[parent] = _names_in(parent)
+        return posixpath.basename(url) in elsewhere[parent]
+
+    keep = pa.array([exists(url) for url in full], pa.bool_())
+    absent = pa.array([not kept for kept in keep.to_pylist()], pa.bool_())
+    table = table.set_column(table.column_names.index("path"), "path", pa.array(full, pa.string()))
+    if "frames" in table.column_names:
+        frames = [_with_frames(folder.url, row) for row in table["frames"].to_pylist()]
+        table = table.set_column(
+            table.column_names.index("frames"), "frames", pa.array(frames, table.schema.field("frames").type)
+        )
+    return table.filter(keep), table.filter(absent)
+
+
+def relative(table: pa.Table, out: str) -> pa.Table:
+    """Writes the paths below the table's own folder relative to it, so that both can be moved together."""
+    beside = files.absolute(storage.parent(files.absolute(out))).rstrip("/") + "/"
+    paths = pa.array([path.removeprefix(beside) for path in table["path"].to_pylist()], pa.string())
+    table = table.set_column(table.column_names.index("path"), "path", paths)
+    if "frames" in table.column_names:
+        frames = [
+            row and [frame | {"path": frame["path"].removeprefix(beside)} for frame in row]
+            for row in table["frames"].to_pylist()
+        ]
+        table = table.set_column(
+            table.column_names.index("frames"), "frames", pa.array(frames, table.schema.field("frames").type)
+        )
+    return table
+
+
+def with_split(table: pa.Table, shares: Mapping[str, float], folder: files.Folder) -> pa.Table:
+    """Gives a split to the rows that have none.
+
+    A hash of the file's place in the data set draws it: all rows of a file fall into one split, and the same one again
+    when the data set has grown.
+
+    Args:
+        table: with absolute paths.
+        shares: split → its share, of a sum that need not be 1.
+        folder: the data set's.
+    """
+    total = sum(shares.values())
+    splits = files.values(table, "split")
+    for index, path in enumerate(table["path"].to_pylist()):
+        if splits[index] is not None:
+            continue
+        point = int(files.short_hash(path.removeprefix(folder.url)), 16) / 16**16 * total
+        for name, share in shares.items():
+            splits[index] = name
+            point -= share
+            if point < 0:
+                break
+    array = pa.array(splits, pa.string())
+    if "split" in table.column_names:
+        return table.set_column(table.column_names.index("split"), "split", array)
+    return table.append_column("split", array)
+
+
+def check_ids(table: pa.Table, column: str) -> None:
+    """Checks that no id is null or there twice.
+
+    Raises:
+        UserError: naming some of those that are.
+    """
+    counts = Counter(table[column].to_pylist())
+    if None in counts:
+        raise UserError(f"{column} is empty in {counts[None]:,} rows")
+    twice = [f"{name} ({count} rows)" for name, count in counts.items() if count > 1]
+    if twice:
+        more = f" and {len(twice) - 3:,} more" if len(twice) > 3 else ""
+        raise UserError(f"{column} should be there once each: {', '.join(twice[:3])}{more}")
+
+
+def _full(folder: str, path: str) -> str:
+    return files.absolute(storage.join(folder, path))
+
+
+def _names_in(folder: str) -> frozenset[str]:
+    fs, path = storage.filesystem(folder)
+    try:
+        return frozenset(posixpath.basename(name) for name in fs.ls(path, detail=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+
+
+def _with_frames(folder: str, frames: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    return frames and [frame | {"path": _full(folder, frame["path"])} for frame in frames]

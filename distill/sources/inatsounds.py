@@ -1,0 +1,88 @@
+"""iNatSounds 2024 (https://github.com/gvanhorn38/iNatSounds).
+
+root/train.json, val.json, test.json    audio, categories, annotations, licenses
+root/train/<category>/<recording>.wav   22.05 kHz, joined by `file_name`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from distill import tables
+from distill.errors import UserError
+from distill.sources import files
+
+_SPLITS = ("train", "val", "test")
+_RANKS = {rank: "specific_epithet" if rank == "species" else rank for rank in tables.RANKS}
+_NEEDED = {
+    "audio": ("id", "file_name"),
+    "categories": ("id", "name"),
+    "annotations": ("audio_id", "category_id"),
+}
+
+
+def read(folder: files.Folder, parts: Sequence[str] = ()) -> pa.Table:
+    """Reads the splits that are there, or those asked for.
+
+    Raises:
+        UserError: none of the three JSON files is there, or one lacks a list that it should have.
+    """
+    here = [split for split in _SPLITS if f"{split}.json" in folder.files]
+    if not here:
+        raise UserError(f"{folder.root} has no train.json, val.json or test.json, as iNatSounds 2024 has")
+    return pa.concat_tables([_read_split(folder, split) for split in files.chosen_parts(here, parts, folder.root)])
+
+
+def _read_split(folder: files.Folder, split: str) -> pa.Table:
+    url = folder.open(f"{split}.json")
+    content = files.read_json(url)
+    files.require(url, list(content), _NEEDED)
+    for name, needed in _NEEDED.items():
+        if not content[name]:
+            raise UserError(f"{url} lists no {name}")
+        files.require(f"{url}: {name}", list(content[name][0]), needed)
+    audio: list[dict[str, Any]] = content["audio"]
+    categories = {category["id"]: category for category in content["categories"]}
+    licenses = {license["id"]: license.get("name") for license in content.get("licenses", [])}
+    category_of = {note["audio_id"]: categories.get(note["category_id"], {}) for note in content["annotations"]}
+    species = [category_of.get(row["id"], {}) for row in audio]
+
+    def text(values: Any) -> pa.Array:
+        return pa.array(values, pa.string())
+
+    def number(key: str) -> pa.Array:
+        return pa.array([row.get(key) for row in audio], pa.float64())
+
+    return pa.table(
+        {
+            # Ids start again in each of the three files.
+            "recording_id": text(f"{split}-{row['id']}" for row in audio),
+            "path": text(_path(folder, split, row["file_name"]) for row in audio),
+            "scientific_name": text(each.get("name") for each in species),
+            "common_name": text(each.get("common_name") for each in species),
+            **{rank: text(each.get(key) for each in species) for rank, key in _RANKS.items()},
+            "split": text([split] * len(audio)),
+            "latitude": number("latitude"),
+            "longitude": number("longitude"),
+            "recorded_at": pa.array((files.utc(row.get("date")) for row in audio), pa.timestamp("us", tz="UTC")),
+            "license": text(licenses.get(row.get("license")) for row in audio),
+            "rights_holder": text(row.get("rights_holder") for row in audio),
+            "source": text(["iNatSounds 2024"] * len(audio)),
+            "duration_s": number("duration"),
+            "location_uncertainty_m": number("location_uncertainty"),
+            "date": text(row.get("date") for row in audio),
+            "supercategory": text(each.get("supercategory") for each in species),
+            "category_id": pa.array((each.get("id") for each in species), pa.int64()),
+            # 1 for the 1,212 species that the paper's scores are averaged over.
+            "evaluation": pa.array((each.get("evaluation") for each in species), pa.int64()),
+        }
+    )
+
+
+def _path(folder: files.Folder, split: str, file_name: str) -> str:
+    """`file_name` may or may not begin with its split; both are looked for before the base name alone."""
+    below_split = f"{split}/{file_name}"
+    return below_split if below_split in folder.files else folder.locate(file_name)

@@ -1,0 +1,426 @@
+"""decode → mel → embed → match: what one actor does with a unit of work.
+
+Decoding threads fill a short queue, span by span, while the actor's own thread embeds what is there in full batches
+across recordings. A unit's hits are written as one file whose name is the unit's, whole or not at all: to annotate a
+unit twice leaves what annotating it once leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distill import storage, tables
+from distill.audio import AudioError, StorageError, is_silent, open_audio, read_mono
+from distill.padding import fit_length
+from inference import codes, embeddings, encoders
+from inference import gallery as galleries
+from inference.ledger import Ledger, Tries
+from inference.pace import Pace
+from inference.patience import PAUSES_S
+from inference.plan import versions
+from inference.scoring import Scorer, Scoring
+from inference.sites import UNKNOWN
+from inference.spans import Span, Unit, Windows, cuts
+
+DECODING_THREADS = 2
+QUEUED_SPANS = 4
+LENGTH_TOLERANCE_S = 0.1
+
+STAGED_HITS = tables.HITS.append(pa.field("date", pa.string()))
+"""Hits with the day that they are filed under."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides an actor's results.
+
+    Attributes:
+        run_id: of the annotation run.
+        archive: URL that recordings' paths are below.
+        out: URL that hits and finished units go to.
+        model, gallery: names or URLs.
+        windows: how recordings are cut.
+        top_k: species a window may have.
+        min_score: lowest cosine of a hit.
+        species: the only scientific names that may be hit; None for all of the gallery.
+        batch_size: windows in one pass of the encoder.
+        device: cpu or cuda.
+        threads: CPU threads of the encoder.
+        scoring: how species are scored.
+        embeddings: how the windows' vectors are kept.
+        precision: of the encoder: fp32, bf16 or int8.
+    """
+
+    run_id: str
+    archive: str
+    out: str
+    model: str
+    gallery: str
+    windows: Windows
+    top_k: int
+    min_score: float
+    species: tuple[str, ...] | None
+    batch_size: int
+    device: str
+    threads: int
+    scoring: Scoring = field(default_factory=Scoring)
+    embeddings: embeddings.Kind = "none"
+    precision: str = "fp32"
+
+
+@dataclass
+class _Outcome:
+    """What became of one recording's spans within a unit."""
+
+    windows: int = 0
+    silent: int = 0
+    hits: int = 0
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class _Window:
+    path: str
+    start_s: float
+    end_s: float
+    samples: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """The end of one span: how many windows it gave, or why it ended early."""
+
+    path: str
+    windows: int
+    silent: int
+    reason: str = ""
+    detail: str = ""
+
+
+class Annotator:
+    """A Ray actor that turns units into files of hits.
+
+    Args:
+        settings: of the run.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ledger = Ledger(settings.out, settings.run_id)
+        self.pace = Pace()
+        self._load_encoder()
+        shown = galleries.read(settings.gallery)
+        if settings.species is not None:
+            shown = shown.where(np.isin(shown.species.astype(str), list(settings.species)))
+        self.gallery = shown
+        self.scorer = Scorer(shown, settings.top_k, settings.scoring)
+        self.image_ids = shown.images["image_id"].to_pylist()
+        self.image_paths = shown.images["path"].to_pylist()
+
+    def _load_encoder(self) -> None:
+        import torch
+
+        self.torch = torch
+        if self.settings.device == "cpu":
+            torch.set_num_threads(self.settings.threads)
+        self.student = encoders.load(self.settings.model, self.settings.device, self.settings.precision)
+        encoders.tower(self.student).register_forward_hook(self.pace.saw)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Annotates units.
+
+        Args:
+            batch: `unit`, one JSON text a unit, see `encode_unit`.
+
+        Returns:
+            `outcome`: one JSON text a unit, the unit's name and what became of each recording in it; `pace`: one a
+            unit, see `Pace.stop`.
+        """
+        outcomes, paces = [], []
+        for text in batch["unit"]:
+            self.pace.start()
+            outcomes.append(self._annotate(*decode_unit(text)))
+            paces.append(self.pace.stop())
+        return {"outcome": np.array(outcomes, dtype=object), "pace": np.array(paces, dtype=object)}
+
+    def _annotate(self, unit: Unit, facts: dict[str, dict[str, Any]]) -> str:
+        tries = Tries(self.ledger, unit.name)
+        self.heard: list[pa.Table] = []
+        self.kept = codes.NONE_KEPT
+        outcomes: dict[str, _Outcome] = defaultdict(_Outcome)
+        hits: list[dict[str, Any]] = []
+        pending: list[_Window] = []
+        for item in self._decode(unit, tries):
+            if isinstance(item, _Window):
+                pending.append(item)
+                if len(pending) == self.settings.batch_size:
+                    hits += self._hits(pending, facts)
+                    pending = []
+                continue
+            outcome = outcomes[item.path]
+            outcome.windows += item.windows
+            outcome.silent += item.silent
+            outcome.reason = outcome.reason or item.reason
+            outcome.detail = outcome.detail or item.detail
+        if pending:
+            hits += self._hits(pending, facts)
+        hits.sort(key=lambda hit: (hit["site"], hit["date"], hit["recording"], hit["start_s"], hit["rank"]))
+        parts = Counter((hit["site"], hit["date"]) for hit in hits)
+        for hit in hits:
+            outcomes[hit["recording"]].hits += 1
+        spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for span in unit.spans:
+            spans[span.path].append((span.first, span.count))
+        heard = {"embeddings": _filed(pa.concat_tables(self.heard), facts)} if self.heard else {}
+        return self.ledger.finish(
+            unit.name,
+            {"hits": pa.Table.from_pylist(hits, STAGED_HITS)} | heard,
+            {
+                "parts": [(site, date, rows) for (site, date), rows in parts.items()],
+                "heard": [part for table in heard.values() for part in _parts(table)],
+                "codes": vars(self.kept),
+                "files": [
+                    {"path": path, "version": facts[path]["version"], "spans": spans[path]} | vars(outcome)
+                    for path, outcome in outcomes.items()
+                ],
+            },
+        )
+
+    def _hits(self, windows: list[_Window], facts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        settings = self.settings
+        found = self.scorer.match(
+            self._vectors(windows),
+            [facts[window.path] for window in windows],
+            [window.start_s for window in windows],
+        )
+        probabilities = self.scorer.probabilities(found)
+        rows = []
+        for w, window in enumerate(windows):
+            known = facts[window.path]
+            start: datetime | None = known["start_utc"]
+            for k, species in enumerate(found.species[w]):
+                score = float(found.scores[w, k])
+                if score < settings.min_score:
+                    break
+                probable = float(probabilities[w, k]) if probabilities is not None else None
+                if probable is not None and probable < settings.scoring.min_probability:
+                    continue
+                name = str(self.scorer.species[species])
+                rows.append(
+                    {
+                        "run_id": settings.run_id,
+                        "recording": window.path,
+                        "site": known["site"],
+                        "date": _date(known, window.start_s),
+                        "start_utc": start + timedelta(seconds=window.start_s) if start else None,
+                        "start_s": window.start_s,
+                        "end_s": window.end_s,
+                        "rank": k + 1,
+                        "scientific_name": name,
+                        "common_name": self.scorer.common_names[name],
+                        "score": score,
+                        "probability": probable,
+                        "images": [
+                            {"image_id": self.image_ids[row], "path": self.image_paths[row], "score": float(cosine)}
+                            for row, cosine in zip(found.images[w, k], found.image_scores[w, k], strict=True)
+                            if row >= 0
+                        ],
+                        "model": settings.model,
+                        "method": settings.scoring.method,
+                    }
+                )
+        return rows
+
+    def _vectors(self, windows: list[_Window]) -> np.ndarray:
+        """The windows' vectors, float32 [windows, width]; they are kept where the run keeps them."""
+        waves = np.stack([window.samples for window in windows])
+        vectors = self.student.embed(self.torch.from_numpy(waves)).float().cpu().numpy()
+        kind = self.settings.embeddings
+        if kind != "none":
+            paths = [window.path for window in windows]
+            starts_s, ends_s = [window.start_s for window in windows], [window.end_s for window in windows]
+            self.heard.append(embeddings.table(kind, paths, starts_s, ends_s, vectors))
+        if kind == "binary" and not self.kept.windows:
+            # Of each unit's first windows: to match every one twice would cost as much as matching.
+            self.kept = codes.kept(vectors, self.scorer.matcher)
+        return vectors
+
+    def _decode(self, unit: Unit, tries: Tries) -> Iterator[_Window | _Done]:
+        """The windows of a unit as they come out of the decoding threads, and each span's end."""
+        files: dict[str, list[Span]] = defaultdict(list)
+        for span in unit.spans:
+            files[span.path].append(span)
+        waiting: queue.SimpleQueue[tuple[str, list[Span]]] = queue.SimpleQueue()
+        for item in files.items():
+            waiting.put(item)
+        ready: queue.Queue[list[_Window | _Done] | BaseException] = queue.Queue(QUEUED_SPANS)
+        stop = threading.Event()
+
+        def work() -> None:
+            try:
+                while not stop.is_set():
+                    try:
+                        path, spans = waiting.get_nowait()
+                    except queue.Empty:
+                        return
+                    if path in tries.hopeless:
+                        for _ in spans:
+                            ready.put([_Done(path, 0, 0, "crashed", "a process that decoded it ended each time")])
+                        continue
+                    if tries.careful:
+                        tries.at(path)
+                    for group in self._windows_of(path, spans):
+                        ready.put(group)
+            except BaseException as error:
+                ready.put(error)
+
+        side_by_side = 1 if tries.careful else min(DECODING_THREADS, len(files))
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(side_by_side)]
+        for thread in threads:
+            thread.start()
+        left = len(unit.spans)
+        try:
+            while left:
+                group = ready.get()
+                if isinstance(group, BaseException):
+                    raise group
+                yield from group
+                left -= 1
+        finally:
+            stop.set()
+
+    def _windows_of(self, path: str, spans: list[Span]) -> Iterator[list[_Window | _Done]]:
+        """One recording's windows, span by span; after an error every further span ends with the same reason."""
+        ended = failures = 0
+        while True:
+            try:
+                with open_audio(storage.join(self.settings.archive, path)) as reader:
+                    for span in spans[ended:]:
+                        group = self._cut(reader, span)
+                        ended += 1
+                        failures = 0
+                        yield group
+                return
+            except StorageError as error:
+                # The store failed, not the file: it may have recovered a moment later.
+                reason, detail = error.reason, error.detail
+                if failures == len(PAUSES_S):
+                    break
+                time.sleep(PAUSES_S[failures])
+                failures += 1
+            except AudioError as error:
+                reason, detail = error.reason, error.detail
+                break
+            except Exception as error:
+                # Decoders have bugs that only one file in a million meets: that file's fate is its own.
+                reason, detail = "unreadable", f"{type(error).__name__}: {' '.join(str(error).split())}"
+                break
+        for _ in spans[ended:]:
+            yield [_Done(path, 0, 0, reason, detail)]
+
+    def _cut(self, reader: Any, span: Span) -> list[_Window | _Done]:
+        """The windows of one span, read in one go.
+
+        Windows of digital silence are counted and left out: there is nothing in them to name.
+        """
+        windows, mel = self.settings.windows, self.student.mel
+        rate = mel.sample_rate_hz
+        places = cuts(span, windows, rate)
+        begin = places[0][0]
+        end_s = min(places[-1][1] / rate, reader.info.duration_s)
+        samples = read_mono(reader, begin / rate, end_s, rate)
+        if span.first == 0 and 0 < len(samples) < mel.fft_size:
+            least = f"{mel.fft_size / rate * 1000:.0f} ms"
+            return [_Done(span.path, 0, 0, "too-short", f"{len(samples) / rate * 1000:.1f} ms; {least} are needed")]
+        out: list[_Window | _Done] = []
+        silent = decoded = 0
+        for number, (start, end) in enumerate(places, span.first):
+            wave = samples[start - begin : end - begin]
+            if not len(wave):
+                break
+            decoded += 1
+            if is_silent(wave):
+                silent += 1
+                continue
+            start_s = number * windows.hop_s
+            padded = fit_length(wave, mel.clip_samples, mel.padding)
+            out.append(_Window(span.path, start_s, start_s + len(wave) / rate, padded))
+        # Lossy formats' headers tell the length to within a packet or two.
+        ended_s = (begin + len(samples)) / rate
+        short = end_s - ended_s > LENGTH_TOLERANCE_S
+        detail = (
+            f"the header promises {reader.info.duration_s:.2f} s, decoding ends at {ended_s:.2f} s" if short else ""
+        )
+        out.append(_Done(span.path, decoded, silent, "truncated" if short else "", detail))
+        return out
+
+
+def _date(known: dict[str, Any], start_s: float) -> str:
+    """The day of a window, `2024-05-14`: in UTC, or by the recorder's own clock where that is all that is known."""
+    start: datetime | None = known["start_utc"] or known["start_local"]
+    return (start + timedelta(seconds=start_s)).strftime("%Y-%m-%d") if start else UNKNOWN
+
+
+def _filed(heard: pa.Table, facts: dict[str, dict[str, Any]]) -> pa.Table:
+    """Embeddings with the site and day that they are filed under."""
+    places = list(zip(heard["recording"].to_pylist(), heard["start_s"].to_pylist(), strict=True))
+    sites = pa.array([facts[path]["site"] for path, _ in places], pa.string())
+    dates = pa.array([_date(facts[path], start_s) for path, start_s in places], pa.string())
+    return heard.append_column("site", sites).append_column("date", dates)
+
+
+def _parts(table: pa.Table) -> list[tuple[str, str, int]]:
+    """(site, day, rows) of each partition."""
+    counted = table.group_by(["site", "date"]).aggregate([([], "count_all")])
+    return [(row["site"], row["date"], row["count_all"]) for row in counted.to_pylist()]
+
+
+def encode_unit(unit: Unit, facts: pa.Table) -> str:
+    """A unit and what the inventory knows of its recordings, as one JSON text, for Ray."""
+    known = {
+        row["path"]: {
+            "site": row["site"],
+            "start_utc": _iso(row["start_utc"]),
+            "start_local": _iso(row["start_local"]),
+            "latitude": row["latitude"],
+            "longitude": row["longitude"],
+            "version": version,
+        }
+        for row, version in zip(
+            facts.select(["path", "site", "start_utc", "start_local", "latitude", "longitude"]).to_pylist(),
+            versions(facts).to_pylist(),
+            strict=True,
+        )
+    }
+    spans = [(span.path, span.first, span.count) for span in unit.spans]
+    return json.dumps({"name": unit.name, "spans": spans, "facts": known})
+
+
+def decode_unit(text: str) -> tuple[Unit, dict[str, dict[str, Any]]]:
+    """The inverse of `encode_unit`; the facts come as one dict a recording, with times as datetimes."""
+    raw = json.loads(text)
+    facts = {
+        path: fact | {name: _moment(fact[name]) for name in ("start_utc", "start_local")}
+        for path, fact in raw["facts"].items()
+    }
+    return Unit(raw["name"], tuple(Span(*span) for span in raw["spans"])), facts
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

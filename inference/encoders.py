@@ -1,0 +1,60 @@
+"""Whatever `--model` names, ready to embed: a distilled student, or an untouched ClapModel (see `zero_shot`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Literal
+
+from distill import checkpoints, precision, student
+from inference import zero_shot
+
+Method = Literal["distilled", "zero-shot"]
+
+
+def method(name: str, option: str = "--model") -> Method:
+    """What a model annotates by, told from its `config.json`.
+
+    Raises:
+        UserError: nothing is at the name.
+    """
+    folder = checkpoints.local_folder(name, option)
+    if not os.path.isdir(folder):
+        from huggingface_hub import hf_hub_download
+
+        with checkpoints.explained(option, folder, "a model (config.json)"):
+            folder = os.path.dirname(hf_hub_download(folder, "config.json"))
+    path = os.path.join(folder, "config.json")
+    if not os.path.exists(path):
+        return "distilled"  # `student.load` says what is missing
+    with open(path, encoding="utf-8") as handle:
+        try:
+            found = json.load(handle)
+        except ValueError:
+            return "distilled"
+    return "zero-shot" if isinstance(found, dict) and found.get("model_type") == "clap" else "distilled"
+
+
+def load(name: str, device: str = "cpu", precise: str = "fp32") -> student.Student | zero_shot.ClapEncoder:
+    """Loads a model of either kind, ready to embed as fast as the device can.
+
+    Args:
+        name: folder, URL or hub name.
+        device: cpu or cuda.
+        precise: fp32, bf16 or int8.
+
+    Raises:
+        UserError: no model is at the name.
+    """
+    if method(name) == "zero-shot":
+        clap = zero_shot.load(name, device)[0]
+        precision.prepare(clap.base, precise)
+        return clap
+    model = student.load(name, device)
+    precision.prepare(model, precise)
+    return model
+
+
+def tower(model: student.Student | zero_shot.ClapEncoder) -> Any:
+    """The audio tower of a model of either kind."""
+    return model.tower if isinstance(model, student.Student) else model.base.tower

@@ -1,0 +1,224 @@
+"""What a run keeps about itself while it is unfinished, so that a stopped one goes on where it was.
+
+    <out>/.state/<run_id>/
+        begun                    hits that lie beside it are this run's
+        inventory.parquet        headers that were read
+        before.json, .parquet    run.json and recordings of the rounds before, while tables change
+        hits/<unit>.parquet      rows of a finished unit, not yet published
+        units/<unit>.json        the unit's outcome: it is finished when this file is there
+        tries/<unit>/…           starts of a unit, and what it was at: see `Tries`
+
+Each file is written whole or not at all, and the outcome last. What lies under a unit without an outcome is void.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill import storage, tables
+from inference.patience import persistently
+
+READING_THREADS = 16
+_TEXTS_PER_CHUNK = 500
+
+FILES = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("path", pa.string()),
+        ("version", pa.string()),
+        ("windows", pa.int64()),
+        ("silent", pa.int64()),
+        ("hits", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("spans", pa.list_(pa.list_(pa.int64(), 2))),  # (first window, windows)
+    ]
+)
+"""One row for each recording of a unit."""
+
+PARTS = pa.schema([("unit", pa.string()), ("site", pa.string()), ("date", pa.string()), ("rows", pa.int64())])
+"""One row for each partition that a unit has hits for, or embeddings."""
+
+CODES = pa.schema(
+    [("unit", pa.string())] + [(name, pa.int64()) for name in ("windows", "species", "images", "of_images")]
+)
+"""One row a unit: `codes.Kept` of its sign codes."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of finished units.
+
+    Attributes:
+        files: `FILES`.
+        parts: `PARTS` of hits.
+        heard: `PARTS` of embeddings.
+        codes: `CODES`.
+    """
+
+    files: pa.Table
+    parts: pa.Table
+    heard: pa.Table
+    codes: pa.Table
+
+    def of(self, units: pa.Array) -> Outcomes:
+        """Those of some units."""
+        return Outcomes(*(table.filter(pc.is_in(table["unit"], units)) for table in vars(self).values()))
+
+    def __add__(self, other: Outcomes) -> Outcomes:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Outcomes(*(pa.concat_tables(pair) for pair in pairs))
+
+
+class Gathering:
+    """Collects outcome texts as columns."""
+
+    def __init__(self) -> None:
+        self._texts: list[dict[str, Any]] = []
+        self._done = Outcomes(*(schema.empty_table() for schema in (FILES, PARTS, PARTS, CODES)))
+
+    def add(self, text: str) -> None:
+        """Takes one unit's outcome."""
+        self._texts.append(json.loads(text))
+        if len(self._texts) == _TEXTS_PER_CHUNK:
+            self._flush()
+
+    def outcomes(self) -> Outcomes:
+        """All that were added."""
+        self._flush()
+        return self._done
+
+    def _flush(self) -> None:
+        def parts(name: str) -> pa.Table:
+            rows = [
+                {"unit": text["unit"], "site": site, "date": date, "rows": rows}
+                for text in self._texts
+                for site, date, rows in text.get(name, ())
+            ]
+            return pa.Table.from_pylist(rows, PARTS)
+
+        files = [{"unit": text["unit"]} | file for text in self._texts for file in text["files"]]
+        codes = [{"unit": text["unit"]} | text["codes"] for text in self._texts if "codes" in text]
+        self._done += Outcomes(
+            pa.Table.from_pylist(files, FILES), parts("parts"), parts("heard"), pa.Table.from_pylist(codes, CODES)
+        )
+        self._texts.clear()
+
+
+def gather(texts: Iterable[str]) -> Outcomes:
+    """Outcome texts as columns."""
+    gathering = Gathering()
+    for text in texts:
+        gathering.add(text)
+    return gathering.outcomes()
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The state of one run.
+
+    Attributes:
+        out: URL of the results.
+        run_id: of the run.
+    """
+
+    out: str
+    run_id: str
+
+    @property
+    def url(self) -> str:
+        """The state's folder."""
+        return storage.join(self.out, ".state", self.run_id)
+
+    def begin(self) -> None:
+        """Says, before the first hit, whose hits there will be."""
+        persistently(lambda: storage.write_bytes(storage.join(self.url, "begun"), b""))
+
+    def began(self) -> bool:
+        """Whether the run is unfinished."""
+        return persistently(lambda: storage.exists(storage.join(self.url, "begun")))
+
+    def keep(self, name: str, table: pa.Table) -> None:
+        """Writes a table of the run's own, such as `inventory`."""
+        persistently(lambda: tables.write_table(storage.join(self.url, f"{name}.parquet"), table))
+
+    def kept(self, name: str) -> pa.Table | None:
+        """Reads such a table; None where there is none."""
+        url = storage.join(self.url, f"{name}.parquet")
+        if not persistently(lambda: storage.exists(url)):
+            return None
+        return persistently(lambda: read_parquet(url))
+
+    def finish(self, unit: str, staged: dict[str, pa.Table], outcome: dict[str, Any]) -> str:
+        """Writes a unit's rows, table by table, then its outcome, whose text is returned."""
+        for name, table in staged.items():
+            if len(table):
+                url = self.staged(name, unit)
+                persistently(lambda url=url, table=table: tables.write_table(url, table))  # type: ignore[misc]
+        text = json.dumps({"unit": unit} | outcome)
+        persistently(lambda: storage.write_bytes(storage.join(self.url, "units", f"{unit}.json"), text.encode()))
+        return text
+
+    def staged(self, name: str, unit: str) -> str:
+        """Where a unit's rows of a table lie until they are published."""
+        return storage.join(self.url, name, f"{unit}.parquet")
+
+    def finished(self) -> Outcomes:
+        """What earlier starts of the run finished, in the order of the units' names."""
+        fs, path = storage.filesystem(storage.join(self.url, "units"))
+        names = persistently(lambda: sorted(fs.ls(path, detail=False)) if fs.exists(path) else [])
+        names = [name for name in names if name.endswith(".json")]
+        with ThreadPoolExecutor(READING_THREADS) as pool:
+            return gather(pool.map(lambda name: persistently(lambda: fs.cat_file(name)).decode(), names))
+
+    def remove(self) -> None:
+        """Deletes the state: the results are complete."""
+        persistently(lambda: storage.remove(storage.join(self.out, ".state")))
+
+
+class Tries:
+    """Keeps a unit that ends its whole process, by a decoder's crash or by all the memory, from doing so for ever.
+
+    A start of a unit is noted. Behind `BEFORE_CARE` starts without an outcome, each recording is noted before it is
+    opened; one that `BEFORE_GIVING_UP` starts ended at is passed over from then on.
+
+    Args:
+        ledger: of the run.
+        unit: the unit's name.
+    """
+
+    BEFORE_CARE = 2
+    BEFORE_GIVING_UP = 2
+
+    def __init__(self, ledger: Ledger, unit: str) -> None:
+        self._folder = storage.join(ledger.url, "tries", unit)
+        fs, path = storage.filesystem(self._folder)
+        starts = persistently(lambda: fs.ls(path, detail=False) if fs.exists(path) else [])
+        self.careful = len(starts) >= self.BEFORE_CARE
+        ends: dict[str, int] = {}
+        for name in starts:
+            if at := persistently(lambda name=name: fs.cat_file(name)).decode():  # type: ignore[misc]
+                ends[at] = ends.get(at, 0) + 1
+        self.hopeless = {at for at, count in ends.items() if count >= self.BEFORE_GIVING_UP}
+        self._mine = storage.join(self._folder, uuid.uuid4().hex)
+        self.at("")
+
+    def at(self, path: str) -> None:
+        """Notes which recording comes next."""
+        persistently(lambda: storage.write_bytes(self._mine, path.encode()))
+
+
+def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file of our own, by range reads; all columns if none are given."""
+    import pyarrow.parquet as pq
+
+    with storage.open_read(url) as handle:
+        return pq.ParquetFile(pa.PythonFile(handle)).read(columns)

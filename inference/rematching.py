@@ -1,0 +1,119 @@
+"""Matching an archive again from the vectors that an earlier run kept: the annotator without decoding and encoding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from distill import storage
+from distill.errors import UserError
+from inference import embeddings
+from inference.annotator import Annotator, Settings, _Done, _Window
+from inference.ledger import Tries
+from inference.spans import Unit
+
+
+@dataclass(frozen=True)
+class Source:
+    """An earlier run that kept its embeddings.
+
+    Attributes:
+        url: of its results.
+        record: its `run.json`.
+    """
+
+    url: str
+    record: dict[str, Any]
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """What the record says of the model: `model`, `width`, `method`, `teacher_fingerprint`, `temperature`."""
+        return self.record["encoder"]
+
+    def table(self, name: str) -> pa.Table:
+        """One of its tables, such as `recordings`."""
+        filesystem, root = storage.arrow_filesystem(self.url)
+        return ds.dataset(f"{root}/{name}", filesystem=filesystem, format="parquet").to_table()
+
+
+def read(url: str, option: str = "--from-embeddings") -> Source:
+    """Reads what an earlier run says of itself.
+
+    Raises:
+        UserError: there is no finished run at the URL, or it kept no embeddings.
+    """
+    record_url = storage.join(url, "run.json")
+    if not storage.exists(record_url):
+        raise UserError(f"{option} {url}: no finished run is there (no run.json)")
+    record = json.loads(storage.read_bytes(record_url))
+    if record.get("embeddings", "none") == "none":
+        raise UserError(f"{option} {url}: this run kept no embeddings; annotate the archive with --embeddings once")
+    return Source(storage.absolute(url), record)
+
+
+def encode_group(group: embeddings.Group) -> str:
+    """A row group as one JSON text, for Ray."""
+    return json.dumps({"name": name_of(group)} | asdict(group))
+
+
+def name_of(group: embeddings.Group) -> str:
+    """The name of a row group's unit of work: a hash of where it is."""
+    return hashlib.sha256(repr((group.url, group.number, group.rows)).encode()).hexdigest()[:16]
+
+
+class Rematcher(Annotator):
+    """A Ray actor that turns row groups of embeddings into files of hits.
+
+    Args:
+        settings: of the run.
+        source: the run that kept the embeddings.
+    """
+
+    def __init__(self, settings: Settings, source: Source) -> None:
+        self.source = source
+        self.width: int = source.encoder["width"]
+        super().__init__(settings)
+
+    def _load_encoder(self) -> None:
+        self.recordings = self.source.table("recordings")
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Matches row groups.
+
+        Args:
+            batch: `unit`, one JSON text a row group, see `encode_group`.
+
+        Returns:
+            `outcome`, as of `Annotator`.
+        """
+        return {"outcome": np.array([self._rematch(json.loads(text)) for text in batch["unit"]], dtype=object)}
+
+    def _rematch(self, raw: dict[str, Any]) -> str:
+        self.rows = embeddings.read(embeddings.Group(raw["url"], raw["number"], raw["rows"]))
+        paths = pc.unique(self.rows["recording"])
+        known = self.recordings.take(pc.index_in(paths, self.recordings["path"])).to_pylist()
+        return self._annotate(Unit(raw["name"], ()), {fact["path"]: fact | {"version": ""} for fact in known})
+
+    def _decode(self, unit: Unit, tries: Tries) -> Iterator[_Window | _Done]:
+        """The windows that were kept, with their vectors where a window has samples."""
+        columns = [self.rows[name].to_pylist() for name in ("recording", "start_s", "end_s")]
+        for path, start_s, end_s, vector in zip(*columns, embeddings.vectors(self.rows, self.width), strict=True):
+            yield _Window(path, start_s, end_s, vector)
+        for path, count in zip(*_counts(self.rows["recording"]), strict=True):
+            yield _Done(path, count, 0)
+
+    def _vectors(self, windows: list[_Window]) -> np.ndarray:
+        return np.stack([window.samples for window in windows])
+
+
+def _counts(column: pa.ChunkedArray) -> tuple[list[str], list[int]]:
+    counted = pc.value_counts(column)
+    return counted.field("values").to_pylist(), counted.field("counts").to_pylist()

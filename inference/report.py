@@ -1,0 +1,234 @@
+"""The page of an annotated archive: each species' best hits to see and to hear, beside the photographs they match.
+
+One self-contained HTML file: spectrograms, sounds and thumbnails are inside, so that it can be mailed to somebody.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import soundfile
+
+from distill import storage
+from distill.audio import AudioError, open_audio, read_mono
+from distill.errors import UserError
+from inference import publish
+from inference.gallery import Gallery
+
+LARGEST_RATE_HZ = 32_000  # what an MP3 for listening needs; spectrograms show what is below half of it
+SPECTROGRAM_PX = (560, 180)
+_DECIBELS_SHOWN = 55.0
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What `songsight annotate` left.
+
+    Attributes:
+        url: of the results.
+        record: `run.json`.
+        hits, quarantine, recordings: the tables.
+    """
+
+    url: str
+    record: dict[str, Any]
+    hits: pa.Table
+    quarantine: pa.Table
+    recordings: pa.Table
+
+
+def read(url: str, option: str = "--annotated") -> Annotated:
+    """Reads an annotated archive.
+
+    Raises:
+        UserError: there is none at the URL, or its run has not ended.
+    """
+    record_url = storage.join(url, "run.json")
+    if not storage.exists(record_url):
+        raise UserError(f"{option} {url}: no finished run is there (no run.json); `songsight annotate` makes one")
+    filesystem, root = storage.arrow_filesystem(url)
+    found = {
+        name: ds.dataset(f"{root}/{name}", filesystem=filesystem, format="parquet").to_table()
+        for name in ("quarantine", "recordings")
+    }
+    return Annotated(url, json.loads(storage.read_bytes(record_url)), hits=publish.read_hits(url), **found)
+
+
+def best_hits(hits: pa.Table, per_species: int, most_species: int) -> list[tuple[str, list[dict[str, Any]], int]]:
+    """Each species' highest-scored hits, at most one a recording while there are others.
+
+    Args:
+        hits: a `tables.HITS` table.
+        per_species: hits to show of each.
+        most_species: species to show, those with the best hits.
+
+    Returns:
+        (scientific name, its hits by falling score, how many it has in all), by falling best score.
+    """
+    order = [("score", "descending"), ("recording", "ascending"), ("start_s", "ascending")]
+    by_species: dict[str, list[dict[str, Any]]] = {}
+    for hit in hits.sort_by(order).to_pylist():
+        by_species.setdefault(hit["scientific_name"], []).append(hit)
+    shown = []
+    for name, rows in list(by_species.items())[:most_species]:
+        firsts = {row["recording"]: row for row in reversed(rows)}
+        chosen = sorted(firsts.values(), key=lambda row: -row["score"])[:per_species]
+        chosen += [row for row in rows if row not in chosen][: per_species - len(chosen)]
+        shown.append((name, sorted(chosen, key=lambda row: -row["score"]), len(rows)))
+    return shown
+
+
+def spectrogram_webp(samples: np.ndarray, rate_hz: int) -> bytes:
+    """A picture of a sound: time to the right, 0 Hz to half the rate upwards, the loudest 55 dB.
+
+    Args:
+        samples: float32 [n], n > 0.
+        rate_hz: of the samples.
+    """
+    import matplotlib
+    import scipy.fft
+    from PIL import Image
+
+    width, height = SPECTROGRAM_PX
+    size = 512
+    padded = np.pad(samples, (size // 2, size // 2 + size)).astype(np.float32)
+    starts = np.linspace(0, len(samples) - 1, width).astype(int)
+    frames_WF = np.stack([padded[start : start + size] for start in starts]) * np.hanning(size).astype(np.float32)
+    power_WF = np.abs(scipy.fft.rfft(frames_WF, axis=1)) ** 2
+    decibels_FW = 10 * np.log10(power_WF + 1e-12).T[::-1]
+    top = decibels_FW.max()
+    level = np.clip((decibels_FW - top + _DECIBELS_SHOWN) / _DECIBELS_SHOWN, 0, 1)
+    image = Image.fromarray((matplotlib.colormaps["magma"](level)[..., :3] * 255).astype(np.uint8))
+    sink = io.BytesIO()
+    image.resize((width, height)).save(sink, "WEBP", quality=70, method=2)
+    return sink.getvalue()
+
+
+def mp3(samples: np.ndarray, rate_hz: int) -> bytes:
+    """A sound that every browser plays, at full level.
+
+    Args:
+        samples: float32 [n].
+        rate_hz: of the samples; one that MP3 has.
+    """
+    sink = io.BytesIO()
+    peak = float(np.abs(samples).max())
+    soundfile.write(sink, samples * (0.9 / peak if peak else 1), rate_hz, format="MP3", subtype="MPEG_LAYER_III")
+    return sink.getvalue()
+
+
+def page(
+    annotated: Annotated,
+    gallery: Gallery,
+    title: str,
+    per_species: int = 3,
+    most_species: int = 100,
+    evaluation: list[dict[str, Any]] | None = None,
+) -> str:
+    """The page as HTML text.
+
+    Args:
+        annotated: what to show.
+        gallery: that the archive was matched with; its thumbnails are shown.
+        title: the page's heading.
+        per_species, most_species: see `best_hits`.
+        evaluation: the rows of a `table.json` of `songsight evaluate`, shown above the hits.
+    """
+    import jinja2
+
+    thumbnails = dict(zip(gallery.images["image_id"].to_pylist(), gallery.images["thumbnail"].to_pylist(), strict=True))
+    credits = {row["image_id"]: _credit(row) for row in gallery.images.drop_columns("thumbnail").to_pylist()}
+    rates = dict(
+        zip(annotated.recordings["path"].to_pylist(), annotated.recordings["sample_rate_hz"].to_pylist(), strict=True)
+    )
+    shown = best_hits(annotated.hits, per_species, most_species)
+    archive = annotated.record["archive"]
+    with ThreadPoolExecutor() as pool:
+        drawn = pool.map(
+            lambda hit: _card(hit, archive, rates[hit["recording"]], thumbnails, credits),
+            [hit for _, hits, _ in shown for hit in hits],
+        )
+    species = []
+    for name, hits, count in shown:
+        cards = [next(drawn) for _ in hits]
+        hours = Counter(
+            moment.hour
+            for hit_name, moment in zip(
+                annotated.hits["scientific_name"].to_pylist(), annotated.hits["start_utc"].to_pylist(), strict=True
+            )
+            if hit_name == name and moment is not None
+        )
+        largest = max(hours.values(), default=1)
+        species.append(
+            {
+                "scientific_name": name,
+                "common_name": hits[0]["common_name"],
+                "count": count,
+                "best": hits[0]["score"],
+                "cards": cards,
+                "hours": [hours[hour] / largest for hour in range(24)] if hours else [],
+            }
+        )
+    reasons = Counter(annotated.quarantine["reason"].to_pylist())
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        resources.files("inference").joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
+    return template.render(
+        title=title,
+        record=annotated.record,
+        species=species,
+        all_species=len(set(annotated.hits["scientific_name"].to_pylist())),
+        reasons=sorted(reasons.items()),
+        quarantine=annotated.quarantine.to_pylist()[:200],
+        evaluation=evaluation,
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    )
+
+
+def _card(
+    hit: dict[str, Any],
+    archive: str,
+    recorded_hz: int,
+    thumbnails: dict[str, bytes],
+    credits: dict[str, str],
+) -> dict[str, Any]:
+    rate = min(LARGEST_RATE_HZ, max((r for r in (8000, 16000, 22050, 32000) if r <= recorded_hz), default=8000))
+    card: dict[str, Any] = hit | {"picture": None, "sound": None, "top_khz": rate / 2000, "photographs": []}
+    try:
+        with open_audio(storage.join(archive, hit["recording"])) as reader:
+            samples = read_mono(reader, hit["start_s"], hit["end_s"], rate)
+    except AudioError:
+        samples = np.zeros(0, np.float32)  # the recording went away since it was annotated
+    if len(samples):
+        card["picture"] = _inline(spectrogram_webp(samples, rate), "image/webp")
+        card["sound"] = _inline(mp3(samples, rate), "audio/mpeg")
+    for image in hit["images"]:
+        data = thumbnails.get(image["image_id"])
+        if data:
+            card["photographs"].append(
+                {
+                    "picture": _inline(data, "image/jpeg"),
+                    "score": image["score"],
+                    "credit": credits.get(image["image_id"], ""),
+                }
+            )
+    return card
+
+
+def _credit(row: dict[str, Any]) -> str:
+    return " · ".join(row[name] for name in ("rights_holder", "license", "source") if row[name])
+
+
+def _inline(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,531 @@
+"""Find what sang in an archive: species hits matched with photographs.
+
+    songsight annotate --archive s3://forest/2025 --gallery gallery --model model --out annotated
+
+Below `--out`: `hits/`, `quarantine/` and `recordings/` (Parquet) and `run.json`. A file that cannot be used goes to
+quarantine with a reason and never stops the job. The same command goes on where a stopped one was; behind a finished
+one it does what was added to the archive since. `docs/annotate.md` tells the rest.
+
+    songsight annotate --from-embeddings annotated --gallery other --out again
+
+matches the windows of a run that kept its `--embeddings` with another gallery or species list, without decoding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from distill.audio_errors import RETRIED
+from distill.errors import UserError
+from jobs import options as opts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from inference.accounting import Totals
+    from inference.annotator import Settings
+    from inference.calibration import Calibration
+    from inference.gallery import Gallery
+    from inference.ledger import Ledger, Outcomes
+    from inference.listing import Change, Listing
+    from inference.plan import Plan
+    from inference.scoring import Scoring
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `songsight annotate`."""
+
+    gallery: str
+    """gallery of photographs, made by `songsight gallery`"""
+    out: str
+    """folder or URL for the results"""
+    archive: str | None = None
+    """folder or URL of recordings, searched through and through"""
+    model: str | None = None
+    """model made by `songsight distill`: folder, URL, or registered: models:/songsight/3, models:/songsight@champion;
+    or an untouched ClapModel such as davidrrobinson/BioLingual, whose own texts then name the species (zero-shot)"""
+    from_embeddings: str | None = None
+    """instead of an archive and a model: results of an earlier run with --embeddings, to be matched again"""
+    window_s: float | None = None
+    """length of a window in seconds; the model's own clip if not given, and at most that"""
+    hop_s: float | None = None
+    """seconds from one window's start to the next one's; the window's length if not given"""
+    top_k: int = 3
+    """most species a window may have"""
+    min_score: float = 0.0
+    """lowest score that is a hit: a cosine, see --score"""
+    score: Literal["max", "mean-top-3", "prototype"] = "max"
+    """a species' score: the cosine of the window and its most similar photograph, the mean of its three most similar
+    ones, or the cosine of the mean of its photographs"""
+    bridge: float = 0.25
+    """how far a window's vector is first drawn towards the texts of the species it resembles, from 0 (not) to 1"""
+    calibration: str | None = None
+    """what `songsight calibrate` made of this model's and gallery's scores: hits then carry a probability"""
+    min_probability: float | None = None
+    """lowest probability that is a hit, from 0 to 1; needs --calibration"""
+    embeddings: Literal["none", "float16", "binary"] = field(default="none", metadata={"bare": "float16"})
+    """keep the windows' vectors for --from-embeddings: as float16 (what --embeddings alone means) or as sign codes, 16
+    times smaller, whose loss of recall is measured"""
+    range: str | None = None
+    """table of where and when species are to be expected (scientific_name, weight, latitude, longitude, week or month):
+    scores are weighed by it, see docs/hits.md"""
+    latitude: float | None = None
+    """degrees north, of recordings that do not say where they were made; for --range"""
+    longitude: float | None = None
+    """degrees east"""
+    merge_gap_s: float | None = None
+    """merge a species' windows that are no more than so many seconds apart into detections; no table of them if not
+    given"""
+    species_list: str | None = None
+    """file with one scientific name a line (BirdNET's `Genus epithet_Common Name` too): no other species is hit"""
+    timezone: str | None = None
+    """clock of recorders whose file names give no offset, such as Europe/Berlin or +02:00"""
+    site: str | None = None
+    """what of a path is the site: a folder level such as 1, or a regular expression such as '(SM\\d+)_', whose group
+    counts (one named site, else the first); the recording's folder if not given"""
+    dry_run: bool = False
+    """print the plan, with the hours it would take, and write nothing"""
+    batch_size: int = 16
+    """windows in one pass of the encoder"""
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """numbers that the encoder works in; auto: bf16 on GPUs and on CPUs like this machine's if it multiplies bf16 in
+    hardware, else fp32; int8, for CPUs without bf16, is less exact. A run that goes on on another machine should be
+    given what it was begun with"""
+    actors: str | None = None
+    """annotators side by side, such as 4, or 1:8 to grow with the cluster; one a GPU or else one a CPU if not given"""
+    gpus_per_actor: float | None = None
+    """GPUs of each annotator; 1 if the cluster has any, else 0. Give it where GPU nodes are yet to be started"""
+
+
+def main(options: Options) -> None:
+    """Annotates an archive and writes its tables."""
+    begun_at = time.time()
+    opts.require_positive(
+        window_s=options.window_s,
+        hop_s=options.hop_s,
+        top_k=options.top_k,
+        batch_size=options.batch_size,
+    )
+    opts.require_at_least(0, gpus_per_actor=options.gpus_per_actor, merge_gap_s=options.merge_gap_s)
+    actors = opts.parse_range(options.actors, "--actors")
+    if not -1 <= options.min_score <= 1:
+        raise UserError(f"--min-score should be a cosine, from -1 to 1 (got {options.min_score:g})")
+    if not 0 <= options.bridge <= 1:
+        raise UserError(f"--bridge should be from 0 to 1 (got {options.bridge:g})")
+    _check_place(options)
+    if options.min_probability is not None:
+        if not 0 <= options.min_probability <= 1:
+            raise UserError(f"--min-probability should be from 0 to 1 (got {options.min_probability:g})")
+        if options.calibration is None:
+            raise UserError("--min-probability needs --calibration: without one a score is no probability")
+    if options.from_embeddings:
+        from jobs import rematch
+
+        rematch.main(options)
+        return
+    if options.archive is None or options.model is None:
+        raise UserError("--archive and --model are needed (or --from-embeddings, with an earlier run's embeddings)")
+    from inference import listing, rerun
+
+    with counting("files found") as found:
+        files = listing.listing(options.archive, progress=found)
+    mark = rerun.stamp(opts.as_dict(options), files)
+    if not options.dry_run and (done := rerun.is_done(options.out, mark)):
+        print(f"{options.out} already holds this run ({done}): nothing to do")
+        return
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import torch
+
+    from distill import checkpoints, precision, storage, student
+    from inference import (
+        accounting,
+        annotator,
+        codes,
+        encoders,
+        gallery,
+        ledger,
+        pace,
+        plan,
+        publish,
+        recorders,
+        sites,
+        spans,
+        zero_shot,
+    )
+    from jobs import cluster, naming, tracking
+
+    try:
+        recorders.parse_zone(options.timezone)
+    except UserError as error:
+        raise UserError(f"--timezone: {error}") from None
+    rule = sites.SiteRule.parse(options.site, storage.absolute(options.archive))
+    model_at = checkpoints.portable(options.model)
+    model: student.Student | zero_shot.ClapEncoder
+    names: naming.Names | None = None
+    species = None
+    if encoders.method(model_at) == "zero-shot":
+        check_zero_shot(options)
+        model, text = zero_shot.load(model_at)
+        shown = gallery.read(options.gallery)
+        names = naming.zero_shot(options.species_list, shown, text)
+        opts.note(f"--model {options.model} is no distilled one: its own texts name the species (zero-shot)")
+    else:
+        model = student.load(model_at)
+        shown = gallery.read(options.gallery)
+        shown.check_teacher(
+            model.config.embedding_width, model.config.teacher_fingerprint, "--gallery", f"--model {options.model}"
+        )
+        species = naming.of_gallery(options.species_list, shown) if options.species_list else None
+    encoder = naming.describe(model, model_at)
+    clip_s = model.mel.clip_s
+    window_s = options.window_s or clip_s
+    if window_s > clip_s:
+        raise UserError(f"--window-s {window_s:g} is longer than the {clip_s:g} s that {options.model} hears at once")
+    windows = spans.Windows(window_s, options.hop_s or window_s)
+    fingerprints = {
+        "model": checkpoints.fingerprint(model),
+        "gallery": gallery_fingerprint(shown),
+    }
+    if names:
+        fingerprints["names"] = names.fingerprint()
+    naming.check_range(options, fingerprints)
+    made_with = naming.scored_with(options, encoder, fingerprints)
+    calibrated = naming.calibrated(options, made_with, fingerprints)
+    precise = precision.resolve(options.precision, bool(options.gpus_per_actor) or torch.cuda.is_available())
+    run_id = run_identity(options, windows, species, fingerprints | {"precision": precise})
+    state = ledger.Ledger(storage.absolute(options.out), run_id)
+    refuse_another(options.out, state)
+    before, recordings = publish.earlier(state)
+    change = listing.compare(files.table, recordings, RETRIED)
+    _say_change(files, change, before)
+    if before and not len(change.todo) and not options.dry_run:
+        state.remove()
+        print(f"{options.out} already holds this run ({run_id}): nothing to do")
+        return
+
+    cluster.connect()
+    begin = time.monotonic()
+    gpus = min(1, cluster.gpus()) if options.gpus_per_actor is None else options.gpus_per_actor
+    seen = _inventory(change.todo, options, rule, state)
+    outcomes = state.finished()
+    planned = plan.make(seen, windows, outcomes)
+    settings = annotator.Settings(
+        run_id=run_id,
+        archive=storage.absolute(options.archive),
+        out=storage.absolute(options.out),
+        model=model_at,
+        gallery=storage.absolute(options.gallery),
+        windows=windows,
+        top_k=options.top_k,
+        min_score=options.min_score,
+        species=species,
+        batch_size=options.batch_size,
+        device="cuda" if gpus else "cpu",
+        threads=1,
+        scoring=scoring(options, encoder, None, calibrated),
+        embeddings=options.embeddings,
+        precision=precise,
+    )
+    if options.dry_run:
+        from jobs import plan_text
+
+        print(plan_text.describe(files, planned, settings, actors, gpus, model.mel.band_hz))
+        return
+    with tracking.run("annotate", opts.as_dict(options), fingerprints | {"archive": files.fingerprint()}) as run:
+        state.begin()
+        state.keep("inventory", seen)
+        if names:
+            kept_names = names.keep(options.out, run_id)
+            settings = dataclasses.replace(settings, scoring=dataclasses.replace(settings.scoring, names=kept_names))
+        paces: list[str] = []
+        outcomes = outcomes.of(planned.accepted) + _annotate(settings, planned, actors, gpus, paces)
+        fresh = accounting.settle(seen, outcomes.files, model.mel.band_hz)
+        kept = recordings.filter(pc.invert(pc.is_in(recordings["path"], seen["path"])))
+        recordings = pa.concat_tables([kept, fresh]).sort_by("path")
+        round_number = (before["round"] if before else 0) + 1
+        with counting("hits filed") as filed:
+            publish.publish(
+                state,
+                recordings,
+                outcomes.parts,
+                round_number,
+                change.changed_paths,
+                filed,
+                None if options.embeddings == "none" else outcomes.heard,
+            )
+        here = recordings.filter(pc.is_in(recordings["path"], files.table["path"]))
+        sums = accounting.totals(here, windows.hop_s, windows.window_s)
+        now = accounting.totals(fresh, windows.hop_s, windows.window_s)
+        elapsed = time.monotonic() - begin
+        record = {
+            "run_id": run_id,
+            "round": round_number,
+            "mlflow_run": run.info.run_id,
+            "archive": settings.archive,
+            "gallery": settings.gallery,
+            "files_found": len(files),
+            "annotated": sums.annotated,
+            "quarantined": sums.quarantined,
+            "partial": sums.partial,
+            "skipped": files.skipped,
+            "gone": len(recordings) - len(here),
+            "to_retry": sums.to_retry,
+            "hours": sums.annotated_s / 3600,
+            "windows": sums.windows,
+            "hits": sums.hits,
+            "elapsed_s": elapsed,
+            "audio_hours_per_hour": now.annotated_s / elapsed,
+            "windows_per_s": now.windows / elapsed,
+            **pace.summary(paces, begun_at),
+            "begun_at": begun_at,
+            "precision": precise,
+            "window_s": windows.window_s,
+            "hop_s": windows.hop_s,
+            "encoder": encoder,
+            "scored_with": made_with,
+            "embeddings": options.embeddings,
+            "codes": codes.total(outcomes.codes).shares() if options.embeddings == "binary" else None,
+            "fingerprints": fingerprints,
+            "versions": tracking.versions(),
+            "options": opts.as_dict(options),
+            "stamp": mark,
+        }
+        conclude(state, record)
+    _say(options.out, files, sums, now, elapsed)
+    if shares := record["codes"]:
+        print(
+            f"sign codes, measured on {shares['windows']} windows: the same best species for "
+            f"{shares['same_best_species']:.1%}, {shares['recall_of_images']:.1%} of the ten most similar photographs"
+        )
+
+
+def scoring(options: Options, encoder: dict[str, Any], names: str | None, calibrated: Calibration | None) -> Scoring:
+    """How species are scored.
+
+    Args:
+        options: of the run.
+        encoder: see `naming.describe`.
+        names: URL of the names that an untouched ClapModel may give.
+        calibrated: of the scores.
+    """
+    from distill import storage
+    from inference.scoring import Scoring
+
+    bridge = 0.0 if encoder["method"] == "zero-shot" else options.bridge
+    return Scoring(
+        options.score,
+        bridge,
+        encoder["temperature"],
+        encoder["method"],
+        names,
+        calibrated,
+        options.min_probability or 0.0,
+        storage.absolute(options.range) if options.range else None,
+        (options.latitude, options.longitude),
+    )
+
+
+def _check_place(options: Options) -> None:
+    for name, value, most in (("latitude", options.latitude, 90), ("longitude", options.longitude, 180)):
+        if value is None:
+            continue
+        if not -most <= value <= most:
+            raise UserError(f"--{name} should be degrees from -{most} to {most} (got {value:g})")
+        if options.range is None or options.latitude is None or options.longitude is None:
+            raise UserError(f"--{name} needs the other coordinate and --range")
+
+
+def check_zero_shot(options: Options) -> None:
+    """Raises UserError where an option does not go with an untouched ClapModel."""
+    if options.score != "max":
+        raise UserError(f"--score {options.score}: an untouched ClapModel scores by its texts; leave it out")
+
+
+def gallery_fingerprint(shown: Gallery) -> str:
+    """A hash of a gallery's vectors, of photographs and of texts: 16 hex digits of SHA-256."""
+    digest = hashlib.sha256(shown.vectors.tobytes())
+    digest.update(shown.name_vectors.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _annotate(
+    settings: Settings, planned: Plan, actors: tuple[int, int] | None, gpus: float, paces: list[str]
+) -> Outcomes:
+    """Runs the annotators over the units that are yet to be done; `paces` takes what `Pace.stop` says of each."""
+    import pyarrow as pa
+    import ray
+
+    from inference import ledger
+    from inference.annotator import Annotator, encode_unit
+    from jobs import cluster, progress
+
+    gathering = ledger.Gathering()
+    if not planned.units:
+        return gathering.outcomes()
+    if len(planned.accepted):
+        opts.note(f"{len(planned.accepted)} units were annotated by an earlier start, {planned.units} are to be done")
+    least, most = actors or (cluster.slots(gpus),) * 2
+    window_count: dict[str, int] = {}
+    blocks: list[Any] = []
+    for unit, facts in planned.each():
+        window_count[unit.name] = sum(span.count for span in unit.spans)
+        blocks.append(ray.put(pa.table({"unit": [encode_unit(unit, facts)]})))
+    dataset = ray.data.from_arrow_refs(blocks).map_batches(
+        Annotator,
+        fn_constructor_kwargs={"settings": settings},
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=min(least, len(blocks)), max_size=min(most, len(blocks))),
+        num_gpus=gpus,
+        num_cpus=1,
+    )
+    bar = progress.Progress("windows", planned.todo_windows)
+    done = 0
+    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
+        paces += map(str, batch["pace"])
+        for text in batch["outcome"]:
+            gathering.add(str(text))
+            done += window_count[json.loads(text)["unit"]]
+        bar.update(done)
+    bar.close()
+    return gathering.outcomes()
+
+
+def _inventory(todo: pa.Table, options: Options, rule: Any, state: Ledger) -> pa.Table:
+    """The inventory of the recordings to annotate, as far as possible from what an earlier start read."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from inference import archive, plan
+    from jobs import progress
+
+    assert options.archive
+    kept = state.kept("inventory")
+    if kept is None or not kept.schema.equals(archive.SEEN):
+        kept = archive.SEEN.empty_table()
+    at = pc.index_in(todo["path"], kept["path"])
+    same = pc.fill_null(pc.equal(plan.versions(kept).take(at), plan.versions(todo)), False)
+    same = pc.and_(same, pc.invert(pc.is_in(kept["reason"].take(at), pa.array(RETRIED))))
+    unread = todo.filter(pc.invert(same))
+    bar = progress.Progress("headers", len(unread))
+    fresh = archive.inventory(unread, options.archive, options.timezone, rule, bar.update)
+    if len(unread):
+        bar.close()
+    return pa.concat_tables([kept.take(at.filter(same)), fresh]).sort_by("path").combine_chunks()
+
+
+def conclude(state: Ledger, record: dict[str, Any]) -> None:
+    """Writes `run.json`, which says that the tables are complete; then the state is of no more use."""
+    import mlflow
+
+    from distill import storage
+    from inference.patience import persistently
+
+    gap_s = record["options"]["merge_gap_s"]
+    if gap_s is not None:
+        from inference import detections
+
+        target = storage.join(state.out, "detections", f"{state.run_id}.parquet")
+        record["detections"] = persistently(lambda: detections.write(storage.join(state.out, "hits"), target, gap_s))
+    text = json.dumps(record, indent=2).encode()
+    persistently(lambda: storage.write_bytes(storage.join(state.out, "run.json"), text))
+    state.remove()
+    numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
+    mlflow.log_metrics({key: float(value) for key, value in numbers.items()})
+    mlflow.log_dict(record, "run.json")
+
+
+def _say_change(files: Listing, change: Change, before: dict[str, Any] | None) -> None:
+    opts.note(f"{len(files)} recordings found, {files.skipped} other files skipped")
+    if files.closed:
+        opts.note(f"{len(files.closed)} folders may not be looked into, such as {files.closed[0]}")
+    if before:
+        opts.note(
+            f"since the last run: {change.added} added, {change.changed} changed, "
+            f"{change.retried} to be tried again, {len(change.removed)} gone"
+        )
+    if len(change.removed):
+        opts.note(
+            f"what is gone from the archive keeps its rows, such as {change.removed[0]}; a new --out has none of it"
+        )
+
+
+def _say(out: str, files: Listing, sums: Totals, now: Totals, elapsed: float) -> None:
+    partial = f", {sums.partial} of them in part" if sums.partial else ""
+    print(
+        f"{len(files)} recordings in = {sums.annotated} annotated{partial} + "
+        f"{sums.quarantined} quarantined; {files.skipped} other files skipped"
+    )
+    if sums.reasons:
+        print("  quarantine: " + ", ".join(f"{count} {reason}" for reason, count in sums.reasons.items()))
+    if sums.to_retry:
+        print(f"  {sums.to_retry} could not be reached: the same command tries them again")
+    print(
+        f"{now.annotated_s / 3600:.2f} h, {now.windows} windows, {now.hits} hits in {elapsed:.0f} s "
+        f"({now.annotated_s / elapsed:.0f}× real time)"
+    )
+    print(f"results: {out}")
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Says now and then how far something without a known end is; nothing where it is over at once."""
+    from jobs import progress
+
+    tally = progress.Tally(what)
+    yield tally.update
+    tally.close()
+
+
+def run_identity(options: Options, windows: Any, species: tuple[str, ...] | None, fingerprints: dict[str, str]) -> str:
+    """A hash of what decides a recording's results; how fast they come, and what lies beside it, has no part in it."""
+    from distill import storage
+
+    same = {
+        "archive": storage.absolute(options.archive) if options.archive else None,
+        "windows": dataclasses.astuple(windows),
+        "top_k": options.top_k,
+        "min_score": options.min_score,
+        "score": options.score,
+        "bridge": options.bridge,
+        "embeddings": options.embeddings,
+        "latitude": options.latitude,
+        "longitude": options.longitude,
+        "min_probability": options.min_probability,
+        "merge_gap_s": options.merge_gap_s,
+        "species": species,
+        "timezone": options.timezone,
+        "site": options.site,
+        **fingerprints,
+    }
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def refuse_another(out: str, state: Ledger) -> None:
+    """Raises UserError where `out` holds another run, which must not be mixed with this."""
+    from distill import storage
+    from inference.patience import persistently
+
+    def there(name: str) -> bool:
+        return persistently(lambda: storage.exists(storage.join(out, name)))
+
+    if there("run.json"):
+        other = json.loads(persistently(lambda: storage.read_bytes(storage.join(out, "run.json"))))["run_id"]
+        if other != state.run_id:
+            raise UserError(f"--out {out} holds run {other}, of another archive, model or options: give a new folder")
+    elif (there("hits") or there(".state")) and not state.began():
+        raise UserError(f"--out {out} holds another, unfinished run: give a new folder, or remove it")
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("annotate")

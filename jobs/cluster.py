@@ -1,0 +1,92 @@
+"""Ray, on this machine or on the cluster that the job was submitted to."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from distill.errors import UserError
+
+ANSWER_S = 10.0
+
+
+def connect() -> None:
+    """Joins the cluster at `RAY_ADDRESS` (set inside `ray job submit`), or starts Ray on this machine's cores.
+
+    Raises:
+        UserError: nothing answers at `RAY_ADDRESS`, or it is not a cluster's address.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    _require_answer(address)
+    # Ray would otherwise hide the GPUs from tasks that ask for none by rewriting CUDA_VISIBLE_DEVICES, and warn of it.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's C++ core warns on this process's stderr of each actor that takes its arguments from the object store.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if not address:
+        # One node of one machine is not taken away with a notice: no process need watch for that.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    import ray
+
+    if not ray.is_initialized():
+        # Without an address Ray would first try the last cluster that `ray start` noted down on this machine, and wait
+        # ten minutes for it where it was killed.
+        where: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+        # What workers print stays in Ray's own logs: the job says what matters, and errors come with their traceback.
+        with _without_stderr():  # the C++ core announces the level it was given there
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+    # Ray Data draws a bar for each operator: our own line says what the user asked for.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself waits minutes for a cluster that is gone, and ends in a traceback."""
+    if not address or address in ("auto", "local") or address.startswith("ray://"):
+        return
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdecimal():
+        raise UserError(
+            f"RAY_ADDRESS should be a cluster's host:port, such as 127.0.0.1:6379 (got {address}); the address of the "
+            "dashboard is for `ray job submit --address`"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"RAY_ADDRESS {address}: no Ray cluster answers there ({error}); unset it to use this machine"
+        ) from None
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Silences what C++ writes to the process's stderr; Python's errors travel as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def gpus() -> int:
+    """GPUs of the cluster as it stands."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def slots(gpus_each: float) -> int:
+    """How many actors the cluster holds side by side as it stands, at one CPU and so many GPUs each; at least 1."""
+    import ray
+
+    resources = ray.cluster_resources()
+    by_cpu = resources.get("CPU", 1)
+    return max(1, int(min(by_cpu, resources.get("GPU", 0) / gpus_each) if gpus_each else by_cpu))

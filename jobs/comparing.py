@@ -1,0 +1,60 @@
+"""`songsight evaluate --compare`: two kept evaluations, and which differences between them are more than noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+
+from distill import storage
+from distill.errors import UserError
+from inference.evaluation import comparison, files, table
+from jobs import tracking
+
+if TYPE_CHECKING:
+    from jobs.evaluate import Options
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Prints the differences of two kept evaluations, writes them to `--out`, and returns them.
+
+    Raises:
+        UserError: not two of them, or two that cannot be compared.
+    """
+    if len(options.compare) != 2:
+        raise UserError(f"--compare should name two folders that --out wrote (got {len(options.compare)})")
+    a, b = (files.read(_folder_of(name)) for name in options.compare)
+    rows, counts = comparison.compare(a, b, options.resamples, options.seed)
+    heading = (
+        f"A: {options.compare[0]} ({a.record['options']['model']})\n"
+        f"B: {options.compare[1]} ({b.record['options']['model']})\n"
+        f"{counts['recordings']} recordings in both, {counts['only_a']} in A alone, {counts['only_b']} in B alone; "
+        f"95 % intervals from {options.resamples} paired bootstrap resamples, p not corrected for their number"
+    )
+    same = sorted({row["method"] for row in rows} - {row["method"] for row in rows if row["difference"]})
+    shown = [row for row in rows if row["method"] not in same]
+    texts = files.tables_as_text("comparison", rows, comparison.SHOWN, heading)
+    if options.out:
+        for name, text in texts.items():
+            storage.write_bytes(storage.join(options.out, name), text.encode())
+    print(heading)
+    if shown:
+        print(f"\n{table.markdown(shown, comparison.SHOWN, species=True)}")
+    if same:
+        print(f"\nthe same in both: {', '.join(same)}")
+    return {"comparison": rows, **counts}
+
+
+def _folder_of(name: str) -> str:
+    """Where an evaluation's files are: a folder or URL is itself, `runs:/ID` is the artifacts of that MLflow run.
+
+    Raises:
+        UserError: the store has no such run, or the run no such files.
+    """
+    if not name.startswith("runs:/"):
+        return name
+    tracking.experiment("evaluate")
+    try:
+        return mlflow.artifacts.download_artifacts(run_id=name.removeprefix("runs:/").strip("/"))
+    except (mlflow.MlflowException, OSError) as error:
+        raise UserError(f"--compare {name}: {' '.join(str(error).split())[:300]}") from None

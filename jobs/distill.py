@@ -1,0 +1,433 @@
+"""Teach a ClapModel's audio tower the space in which a vision model keeps every species' looks.
+
+    songsight distill --recordings recordings.parquet --teacher hf-hub:imageomics/bioclip-2 \\
+        --student davidrrobinson/BioLingual --out model
+
+The recordings table needs `path` and `scientific_name`; rows whose `split` is `val` are held out and looked at after
+each epoch, `test` rows are never touched. Curves and the registered model are in MLflow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from distill.errors import UserError
+from jobs import options as opts
+from jobs import promotion
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from distill.augment import Augment
+    from distill.dataset import Features
+    from distill.teacher import Teacher
+    from distill.trainer import HeldOut, Recipe
+    from inference.gallery import Gallery
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `songsight distill`."""
+
+    recordings: str
+    """recordings table (Parquet or CSV; path or URL)"""
+    out: str
+    """folder or URL for the model"""
+    teacher: str = "hf-hub:imageomics/bioclip-2"
+    """open_clip model: hf-hub:owner/name, local-dir:folder, a folder or a URL"""
+    student: str = "davidrrobinson/BioLingual"
+    """ClapModel checkpoint whose audio tower learns: hub name, folder or URL (no songsight model: those lack texts)"""
+    head: Literal["linear", "mlp"] = "linear"
+    """the new layer into the teacher's space"""
+    text_types: str = "sci:1,com:1,taxon:1,sci_com:1,taxon_com:1"
+    """what text a recording is pulled to, drawn by weight each time: sci, com, taxon, sci_com, taxon_com, caption"""
+    objective: Literal["infonce", "masked", "multi-positive", "bank", "siglip"] = "infonce"
+    """loss: the paper's; the same without a species' other recordings among the negatives, or with them as positives;
+    a choice among all species of the table; a yes or no for each pair"""
+    alignment: float = 0.0
+    """weight of the cosine distance to the text, added to the loss"""
+    preserve: float = 0.0
+    """weight of the distance of the audio embedding to the base model's own, which keeps what it could do before"""
+    wise_ft: str = ""
+    """shares of the trained tower in mixtures with the base's, such as 0,0.25,0.5,0.75,1: the best on val is kept"""
+    epochs: int = 10
+    """passes over the recordings; 0 saves the student untrained"""
+    batch_size: int = 64
+    """recordings in a step, over all workers"""
+    parts: int = 1
+    """cut each worker's share of a step into so many parts, to need less memory; its negatives stay the whole batch"""
+    lr: float = 1e-4
+    """peak learning rate of the audio tower"""
+    head_lr: float = 1e-3
+    """peak learning rate of the head and the temperature"""
+    weight_decay: float = 0.01
+    """AdamW's weight decay"""
+    warmup: float = 0.05
+    """share of the steps in which the learning rate rises"""
+    freeze_encoder: bool = False
+    """train the head alone"""
+    freeze_stages: int = 0
+    """leave the first stages of the tower as they are"""
+    gain_db: float = 0.0
+    """change each clip's level by up to so many dB"""
+    shift_s: float = 0.0
+    """rotate each clip in time by up to so many seconds"""
+    noise: str | None = None
+    """folder or URL of recordings to mix into clips as their background"""
+    noise_p: float = 0.5
+    """share of the clips that get a background"""
+    noise_snr_db: str = "0:20"
+    """level of the clip over its background in dB, drawn between the two"""
+    time_mask: int = 0
+    """SpecAugment: hide up to so many frames of the features, twice"""
+    freq_mask: int = 0
+    """SpecAugment: hide up to so many mel bands, twice"""
+    max_bad_fraction: float = 0.01
+    """the run fails if more than this share of the recordings cannot be decoded"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 autocast, fp32, or bf16 on GPUs only"""
+    gallery: str | None = None
+    """gallery whose `val` photographs (else all) the held-out recordings are to find after each epoch"""
+    eval_every: int = 1
+    """epochs between looks at the held-out recordings"""
+    eval_recordings: int = 1000
+    """held-out recordings to look at, drawn once"""
+    checkpoint_every: int = 500
+    """steps between checkpoints"""
+    workers: str = "1"
+    """Ray Train workers, such as 2, or 1:8 to grow and shrink with the cluster"""
+    gpus_per_worker: float = 0.0
+    """GPUs of each worker"""
+    max_failures: int = 3
+    """how often the run goes on from its last checkpoint when workers fail; -1 for any number of times"""
+    threads: int | None = None
+    """CPU threads of each worker; its share of the machine's cores if not given, of which a small tower has no use"""
+    seed: int = 0
+    """of the shuffle, crops, texts and the new head"""
+    register_as: str = "songsight"
+    """name in MLflow's model registry; each new version there has the alias `candidate`"""
+    promote_if: str | None = None
+    """when the new version becomes `champion` too: "audio_to_image_mAP>champion", or >=, or a number to be above"""
+
+
+def main(options: Options, parent: str | None = None) -> dict[str, float]:
+    """Trains, saves and registers a student; returns its last held-out measures.
+
+    Args:
+        options: of the job.
+        parent: the MLflow run of the sweep that this is a trial of.
+    """
+    check(options)
+    rule = promotion.Rule.parse(options.promote_if) if options.promote_if else None
+    from distill import dataset, htsat, launch, mel, noise, storage, student, tables, teacher, text_bank, trainer
+    from inference import gallery as galleries
+    from jobs import cluster, progress, resume, tracking
+
+    weights = text_bank.parse_weights(options.text_types)
+    table = tables.read_table(options.recordings, "--recordings", ("path", "scientific_name"), tables.RECORDINGS)
+    train_rows, held_rows = split(table, options)
+    if options.wise_ft and not len(held_rows):
+        raise UserError(f"--wise-ft: {options.recordings} has no rows whose split is val to choose the best mixture by")
+    if rule:
+        promotion.require_measured(rule.metric, "--promote-if", options.gallery, bool(len(held_rows)))
+        tracking.experiment("distill")
+        rule.rival_value(options.register_as)  # that it is there is better known before the training
+    shown = galleries.read(options.gallery) if options.gallery else None
+    base, preprocessor = student.load_base(options.student)
+    audio_config: Any = base.config.audio_config
+    stages = len(htsat.TowerConfig.of(audio_config.to_dict()).depths)
+    if options.freeze_stages > stages:
+        raise UserError(f"--freeze-stages {options.freeze_stages}: the tower of {options.student} has {stages} stages")
+    del base
+    features = dataset.Features.of(mel.LogMel(preprocessor), options.seed)
+    taught_by = teacher.load(options.teacher)
+    if shown is not None:
+        shown.check_teacher(taught_by.width, taught_by.fingerprint, "--gallery", f"--teacher {options.teacher}")
+
+    augment = _augment(options)
+    noise_clips = noise.load(_noise(options.noise), features, "--noise") if options.noise else None
+    fingerprints = {"recordings": tables.fingerprint(table), "teacher": taught_by.fingerprint}
+    state_url = storage.absolute(storage.join(options.out, ".train"))
+    stopped = resume.unfinished(state_url, opts.as_dict(options), fingerprints)
+    cluster.connect()
+    with (
+        tracking.run("distill", opts.as_dict(options), fingerprints, parent, stopped, system_metrics=True) as run,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        text_plan = text_bank.plan(train_rows, weights)
+        opts.note(f"{len(train_rows)} recordings of {len(text_plan.species)} species, {len(text_plan.texts)} texts")
+        if stopped:
+            opts.note(f"going on with the training that was stopped in {options.out}")
+        resume.begin(state_url, opts.as_dict(options), fingerprints, run.info.run_id)
+        bank_url = text_bank.stored(text_plan.texts, taught_by, state_url, options.gpus_per_worker)
+        names = None
+        if options.objective == "bank":
+            names = taught_by.embed_texts(_species_texts(train_rows, text_plan.species))
+        recipe = _recipe(options, len(train_rows), taught_by, augment)
+        clips = dataset.Clips.of(train_rows, options.recordings, text_plan, features)
+        held_out = None
+        if len(held_rows):
+            held_out = _held_out(held_rows, options.recordings, features, taught_by, shown)
+        else:
+            opts.note("no rows with split val: nothing is held out to look at")
+        del taught_by
+        with progress.Follow(tracking.store(), run.info.run_id, recipe.order.steps * options.batch_size):
+            model_url, measures = launch.fit(
+                recipe,
+                bank_url,
+                clips,
+                held_out,
+                trainer.Tracking(tracking.store(), run.info.run_id),
+                state_url,
+                "run",
+                worker_range(options),
+                options.gpus_per_worker,
+                names,
+                noise_clips,
+                options.max_failures,
+            )
+        made = storage.fetch_folder(model_url, os.path.join(folder, "model"))
+        card = student.Card(
+            base_model=options.student,
+            teacher=options.teacher,
+            teacher_fingerprint=fingerprints["teacher"],
+            data=options.recordings,
+            data_fingerprint=fingerprints["recordings"],
+            run_id=run.info.run_id,
+            metrics=measures,
+            options=opts.as_dict(options),
+        )
+        storage.write_bytes(os.path.join(made, "README.md"), card.markdown().encode())
+        version = register(made, recipe.width, options.register_as)
+        became = promotion.enter(options.register_as, version, measures, rule)
+        opts.note(f"registered as models:/{options.register_as}/{version}: {became}")
+        storage.store_folder(made, options.out)
+        storage.remove(state_url)
+    print(f"model: {options.out}")
+    for name, value in measures.items():
+        print(f"  {name} {value:.4f}")
+    return measures
+
+
+def check(options: Options) -> None:
+    """Refuses numbers that no training can go by.
+
+    Raises:
+        UserError: naming the option.
+    """
+    opts.require_positive(
+        batch_size=options.batch_size,
+        lr=options.lr,
+        head_lr=options.head_lr,
+        parts=options.parts,
+        eval_every=options.eval_every,
+        checkpoint_every=options.checkpoint_every,
+        eval_recordings=options.eval_recordings,
+        threads=options.threads,
+    )
+    opts.require_at_least(
+        0,
+        epochs=options.epochs,
+        alignment=options.alignment,
+        weight_decay=options.weight_decay,
+        gpus_per_worker=options.gpus_per_worker,
+        seed=options.seed,
+        preserve=options.preserve,
+        freeze_stages=options.freeze_stages,
+        gain_db=options.gain_db,
+        shift_s=options.shift_s,
+        time_mask=options.time_mask,
+        freq_mask=options.freq_mask,
+    )
+    if options.max_failures < -1:
+        raise UserError(f"--max-failures should be a number of times, or -1 for any (got {options.max_failures})")
+    for name, share in (("noise_p", options.noise_p), ("max_bad_fraction", options.max_bad_fraction)):
+        if not 0 <= share <= 1:
+            raise UserError(f"{opts.flag(name)} should be a share from 0 to 1 (got {share:g})")
+    _noise_snr_db(options)
+    _wise_ft(options)
+    if not 0 <= options.warmup < 1:
+        raise UserError(f"--warmup should be a share of the steps, at least 0 and below 1 (got {options.warmup})")
+    if options.batch_size < worker_range(options)[1]:
+        raise UserError(
+            f"--batch-size {options.batch_size} should be at least --workers {options.workers}: "
+            "every worker takes a share of a step"
+        )
+
+
+def worker_range(options: Options) -> tuple[int, int]:
+    """Fewest and most Ray Train workers.
+
+    Raises:
+        UserError: neither a number nor a range.
+    """
+    found = opts.parse_range(str(options.workers), "--workers")
+    assert found is not None
+    return found
+
+
+def _wise_ft(options: Options) -> tuple[float, ...]:
+    shares = []
+    for part in filter(None, (part.strip() for part in options.wise_ft.split(","))):
+        try:
+            shares.append(float(part))
+        except ValueError:
+            shares.append(-1.0)
+        if not 0 <= shares[-1] <= 1:
+            raise UserError(f"--wise-ft should be shares from 0 to 1, such as 0,0.5,1 (got {part!r})")
+    return tuple(shares)
+
+
+def _noise_snr_db(options: Options) -> tuple[float, float]:
+    low, _, high = options.noise_snr_db.partition(":")
+    try:
+        snr_db = (float(low), float(high or low))
+    except ValueError:
+        snr_db = (1.0, 0.0)
+    if not snr_db[0] <= snr_db[1]:
+        raise UserError(f"--noise-snr-db should be two levels in dB such as 0:20 (got {options.noise_snr_db!r})")
+    return snr_db
+
+
+def _augment(options: Options) -> Augment:
+    from distill.augment import Augment
+
+    return Augment(
+        gain_db=options.gain_db,
+        noise_p=options.noise_p if options.noise else 0.0,
+        noise_snr_db=_noise_snr_db(options),
+        shift_s=options.shift_s,
+        time_mask=options.time_mask,
+        freq_mask=options.freq_mask,
+    )
+
+
+def _noise(url: str) -> list[str]:
+    """The recordings of a folder of backgrounds."""
+    from distill import storage
+    from inference import listing
+
+    try:
+        found = listing.listing(url)
+    except UserError as error:
+        raise UserError(str(error).replace("--archive", "--noise")) from None
+    return [storage.join(storage.absolute(url), path) for path in found.table["path"].to_pylist()]
+
+
+def _species_texts(rows: pa.Table, species: list[str]) -> list[str]:
+    """The text that names each species in full, in the order of `species`."""
+    from distill import prompts
+
+    first = {row["scientific_name"]: row for row in rows.to_pylist()}
+    return [prompts.text(first[name], "taxon_com") for name in species]
+
+
+def split(table: pa.Table, options: Options) -> tuple[pa.Table, pa.Table]:
+    """The rows to train on and the rows to look at; a table without splits is all training."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if table["scientific_name"].null_count:
+        raise UserError(
+            f"--recordings: {options.recordings} has {table['scientific_name'].null_count} rows without scientific_name"
+        )
+    split = pc.coalesce(table["split"], "train")
+    train = table.filter(pc.equal(split, "train"))
+    held = table.filter(pc.equal(split, "val"))
+    if options.batch_size > len(train):
+        raise UserError(
+            f"--batch-size {options.batch_size} is more than the {len(train)} rows of {options.recordings} whose "
+            "split is train"
+        )
+    if len(held) > options.eval_recordings:
+        chosen = np.random.default_rng(options.seed).permutation(len(held))[: options.eval_recordings]
+        held = held.take(np.sort(chosen))
+    return train, held
+
+
+def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment) -> Recipe:
+    from distill import checkpoints, dataset, trainer
+
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and options.gpus_per_worker > 0)
+    return trainer.Recipe(
+        student=checkpoints.portable(options.student),
+        head=options.head,
+        provenance={
+            "base_model": options.student,
+            "teacher": options.teacher,
+            "teacher_fingerprint": taught_by.fingerprint,
+            "text_types": options.text_types,
+        },
+        width=taught_by.width,
+        order=dataset.Order(rows, options.batch_size, options.epochs, options.seed),
+        objective=options.objective,
+        alignment=options.alignment,
+        preserve=options.preserve,
+        parts=options.parts,
+        augment=augment,
+        lr=options.lr,
+        head_lr=options.head_lr,
+        weight_decay=options.weight_decay,
+        warmup=options.warmup,
+        freeze_encoder=options.freeze_encoder,
+        freeze_stages=options.freeze_stages,
+        wise_ft=_wise_ft(options),
+        max_bad_fraction=options.max_bad_fraction,
+        precision="bf16" if bf16 else "fp32",
+        eval_every=options.eval_every,
+        checkpoint_every=options.checkpoint_every,
+        threads=options.threads,
+        seed=options.seed,
+    )
+
+
+def _held_out(rows: pa.Table, table_url: str, features: Features, taught_by: Teacher, shown: Gallery | None) -> HeldOut:
+    """The held-out recordings, the names they may be given and the photographs they may find."""
+    import numpy as np
+
+    from distill import dataset, pictures, prompts, text_bank, trainer
+
+    plan = text_bank.plan(rows, {"sci": 1.0})
+    first = {row["scientific_name"]: row for row in rows.to_pylist()}
+    names = taught_by.embed_texts([prompts.text(first[species], "taxon_com") for species in plan.species])
+    image_vectors = image_species = photographs = None
+    if shown is not None:
+        shown = shown.of_split("val")
+        number = {species: index for index, species in enumerate(plan.species)}
+        image_vectors = shown.vectors
+        image_species = np.array([number.get(species, -1) for species in shown.species], np.int32)
+        photographs = pictures.Photographs(shown.images["thumbnail"], shown.species.tolist(), plan.species)
+    clips = dataset.Clips.of(rows, table_url, plan, features)
+    return trainer.HeldOut(clips, plan.species_of_row, names, image_vectors, image_species, photographs)
+
+
+def register(folder: str, width: int, name: str) -> str:
+    """Logs the model with MLflow, loadable by `mlflow.pyfunc`, as a new version, whose number is returned."""
+    import mlflow
+
+    from inference import registered
+
+    # MLflow advises type hints and an input example, in colour and several times, which a signature makes needless.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=registered.__file__,
+            artifacts={"student": folder},
+            signature=registered.signature(width),
+            pip_requirements=["songsight"],
+            registered_model_name=name,
+        )
+    return str(logged.registered_model_version)
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("distill")

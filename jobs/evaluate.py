@@ -1,0 +1,299 @@
+"""Measure how well sound finds pictures, against baselines, with intervals.
+
+    songsight evaluate --model model --gallery gallery --recordings recordings.parquet --out evaluation
+    songsight evaluate --compare evaluation-a evaluation-b
+    songsight evaluate --model model --benchmark ssw60 --data SSW60 --out evaluation
+    songsight evaluate --model model --data field --annotations field/raven --out evaluation
+
+Queries are the recordings whose `split` is `test`; they are ranked against the gallery's `test` photographs (all of
+them where it knows no such split). `train` recordings fit the baselines that need fitting, and kNN's neighbours. Two
+evaluations that `--out` kept are compared recording by recording. Benchmarks are read from their own files; `--checks`
+looks into what the table leaves open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from distill.errors import UserError
+from jobs import options as opts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `songsight evaluate`."""
+
+    model: str | None = None
+    """model made by `songsight distill`: folder, URL, or registered: models:/songsight/3, models:/songsight@champion"""
+    gallery: str | None = None
+    """gallery of photographs, made by `songsight gallery` with the model's teacher; of --benchmark ssw60 made here"""
+    recordings: str | None = None
+    """recordings table with a split column (Parquet or CSV; path or URL)"""
+    benchmark: Literal["ssw60", "inatsounds", "birdset", "beans", "raven"] | None = None
+    """a published benchmark in place of --recordings, read from its own files in --data"""
+    data: str | None = None
+    """folder or URL of the --benchmark, or of the recordings that --annotations are of"""
+    parts: tuple[str, ...] = ()
+    """parts of the benchmark, such as `cbi dcase` of beans, `HSN` of birdset, `images_inat` of ssw60; else all"""
+    taxonomy: str | None = None
+    """table with scientific_name and species_code, common_name or ranks: what a benchmark's codes mean"""
+    annotations: str | None = None
+    """Raven selection tables, Audacity labels or a plain table of what sounds in the recordings of --data"""
+    species_column: str | None = None
+    """column of --annotations that names the species; the first known one if not given"""
+    window_s: float = 5.0
+    """window of --annotations and inatsounds, in seconds"""
+    hop_s: float | None = None
+    """from one window to the next, in seconds; the window's length if not given"""
+    checks: tuple[str, ...] = ()
+    """what to look into besides: text-types, confusable, unseen, robustness, renamed, or all"""
+    trained_on: str | None = None
+    """for --checks unseen: the recordings table that the model was trained on, where it is not --recordings"""
+    synonyms: str | None = None
+    """for --checks renamed: table with scientific_name and synonym"""
+    out: str | None = None
+    """folder or URL for the tables (JSON, Markdown, CSV), each query's results and `evaluation.html`"""
+    save_scores: str | None = None
+    """file or URL (.npz) for the student's scores: `scores` [queries, images], `query_species`, `image_species`"""
+    compare: tuple[str, ...] = ()
+    """two folders that `--out` wrote, or MLflow runs (runs:/ID): say which differences are more than noise"""
+    teacher: str | None = None
+    """the gallery's teacher, where it is no longer at the name that the gallery holds"""
+    base: str | None = None
+    """ClapModel that the model came from, where it is no longer at the name that the model holds"""
+    train_recordings: int = 10000
+    """most `train` recordings to embed, drawn once"""
+    k: int = 5
+    """neighbours of kNN"""
+    bridge: float = 0.25
+    """weight of the species' texts in the bridged query, from 0 to 1; `songsight annotate` has the same option"""
+    resamples: int = 1000
+    """bootstrap resamples that intervals are made of"""
+    actors: int | None = None
+    """encoders side by side; one a GPU or else one a CPU if not given"""
+    seed: int = 0
+    """of the random projection, the frozen head, the draw of recordings and the bootstrap"""
+
+
+def main(options: Options) -> dict[str, Any]:
+    """Prints the tables and returns them."""
+    opts.require_positive(
+        k=options.k, train_recordings=options.train_recordings, actors=options.actors, resamples=options.resamples
+    )
+    opts.require_at_least(0, seed=options.seed, bridge=options.bridge)
+    if options.bridge > 1:
+        raise UserError(f"--bridge should be at most 1 (got {options.bridge:g})")
+    if options.compare:
+        from jobs import comparing
+
+        return comparing.run(options)
+    if options.benchmark or options.annotations:
+        from jobs import benchmarks
+
+        return benchmarks.run(options)
+    missing = [opts.flag(name) for name in ("model", "gallery", "recordings") if not getattr(options, name)]
+    if missing:
+        raise UserError(f"missing {', '.join(missing)}; or give --benchmark and --data")
+    return _evaluate(options)
+
+
+def _evaluate(options: Options) -> dict[str, Any]:
+    import numpy as np
+
+    from distill import checkpoints, dataset, metrics, prompts, student, tables, teacher, text_bank
+    from inference import embedding, gallery
+    from inference.checks import Subject
+    from inference.evaluation import encoder, files, measured, methods, montage
+    from jobs import checks, cluster, evaluation_log, progress, tracking
+
+    wanted = checks.plan(options)
+    assert options.recordings
+    assert options.gallery
+    assert options.model
+    table = tables.read_table(options.recordings, "--recordings", ("path", "scientific_name"), tables.RECORDINGS)
+    shown = gallery.read(options.gallery)
+    model_at = checkpoints.portable(options.model)
+    model = student.load(model_at)
+    shown.check_teacher(
+        model.config.embedding_width, model.config.teacher_fingerprint, "--gallery", f"--model {options.model}"
+    )
+    table, is_train, is_test = _rows(table, options)
+    base_name = options.base or model.config.base_model
+    base = student.load_base(base_name, "--base")[0]
+    base_text = _base_text(base, base_name)
+    taught_by = teacher.load(options.teacher or shown.info["teacher"], option="--teacher")
+    if taught_by.fingerprint != shown.info["teacher_fingerprint"]:
+        raise UserError(f"--teacher {taught_by.name}: has other weights than the gallery's teacher")
+    photographs = shown.of_split("test")
+    fingerprints = {
+        "recordings": tables.fingerprint(table),
+        "photographs": tables.fingerprint(photographs.images.select(["image_id", "scientific_name"])),
+        "teacher": taught_by.fingerprint,
+        "model": checkpoints.fingerprint(model),
+        "base": checkpoints.fingerprint(base),
+    }
+
+    cluster.connect()
+    with tracking.run("evaluate", opts.as_dict(options), fingerprints) as active:
+        plan = text_bank.plan(table, {"taxon_com": 1.0})
+        clips = dataset.Clips.of(table, options.recordings, plan, dataset.Features.of(model.mel, options.seed))
+        bar = progress.Progress("recordings", len(table))
+        gpus_each = min(1, cluster.gpus())
+        rows, vectors = embedding.embed_recordings(
+            clips,
+            len(table),
+            model_at,
+            student.Base(base),
+            options.actors or cluster.slots(gpus_each),
+            gpus_each,
+            bar.update,
+        )
+        bar.close()
+        if not is_test[rows].any():
+            raise UserError(f"--recordings: none of the test recordings of {options.recordings} can be decoded")
+        for kind, some in vectors.items():
+            if not np.isfinite(some).all():
+                bad = int((~np.isfinite(some)).any(axis=1).sum())
+                whose = f"--model {options.model}" if kind.startswith("student") else f"--base {base_name}"
+                raise UserError(
+                    f"{whose}: gives vectors that are no finite numbers for {bad} of {len(rows)} recordings"
+                )
+        species = np.array(plan.species, dtype=object)[plan.species_of_row[rows]]
+        has_photographs = np.isin(species.astype(str), photographs.species.astype(str))
+        train, asked = np.flatnonzero(is_train[rows]), np.flatnonzero(is_test[rows] & has_photographs)
+        if not len(asked):
+            raise UserError(
+                f"--recordings: no test recording of {options.recordings} is of a species that {options.gallery} shows"
+            )
+        name_rows = shown.names.to_pylist()
+        names = np.array([row["scientific_name"] for row in name_rows], dtype=object)
+        number = {name: i for i, name in enumerate(names)}
+        sci, com = ([prompts.text(row, kind) for row in name_rows] for kind in ("sci", "com"))
+        mapped = [prompts.text(row, kind) for row in name_rows for kind in ("sci", "com", "taxon", "sci_com")]
+        own_text = plan.choices[0][1][rows[train]]
+        material = methods.Material(
+            vectors=vectors,
+            train=train,
+            asked=asked,
+            species_of_query=np.array([number[name] for name in species[asked]]),
+            base_names_SB=metrics.unit(metrics.unit(base_text(sci)) + metrics.unit(base_text(com))),
+            teacher_names_SD=shown.name_vectors,
+            base_texts_TB=metrics.unit(base_text(mapped)),
+            teacher_texts_TD=taught_by.embed_texts(mapped),
+            train_text_ND=taught_by.embed_texts(plan.texts)[own_text] if len(train) else shown.name_vectors[:0],
+            log_scale=float(model.log_scale),
+        )
+        recordists = np.array(table["rights_holder"].to_pylist(), dtype=object)[rows]
+        found = measured.measure(
+            material,
+            encoder.Labels(species[train], species[asked], names, recordists[train], recordists[asked]),
+            photographs,
+            float(base.logit_scale_a),
+            table.select(["scientific_name", *tables.RANKS]).to_pylist(),
+            options.bridge,
+            options.k,
+            options.resamples,
+            options.seed,
+        )
+        result = evaluation_log.figures(found) | {
+            "queries_without_species_in_gallery": int((is_test[rows] & ~has_photographs).sum()),
+            "undecodable": len(table) - len(rows),
+        }
+        picture = montage.montage(
+            found.queries,
+            rows[asked],
+            clips,
+            plan.species_of_row,
+            plan.species,
+            photographs,
+            model,
+        )
+        record = {
+            "options": opts.as_dict(options),
+            "fingerprints": fingerprints,
+            "versions": tracking.versions(),
+            "git_commit": tracking.git_commit(),
+            "run_id": active.info.run_id,
+        }
+        ids = _recording_ids(table.take(rows[asked]))
+        texts = files.everything(found, result, record, ids, picture)
+        evaluation_log.keep(options.out, options.save_scores, found, result, texts, ids)
+        print(evaluation_log.markdown(found, result, options.resamples))
+        if wanted.names:
+            actors = options.actors or cluster.slots(gpus_each)
+            subject = Subject(
+                species=species[asked],
+                heard={kind: some[asked] for kind, some in vectors.items()},
+                names=checks.rows_of(name_rows, table.select(["scientific_name", "common_name", *tables.RANKS])),
+                name_vectors=shown.name_vectors,
+                photographs=photographs,
+                base_text=base_text,
+                teacher_text=taught_by.embed_texts,
+                trained_on=wanted.trained_on,
+                train_species=species[train],
+                train_pooled=vectors["base_pooled"][train],
+                again=checks.Again(clips, rows[asked], model_at, student.Base(base), actors, gpus_each),
+                synonyms=wanted.synonyms,
+                resamples=options.resamples,
+                seed=options.seed,
+            )
+            result |= {"checks": checks.run(subject, wanted, options.out)}
+    return result
+
+
+def _rows(table: Any, options: Options) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The rows to embed and masks of what is training and what is test; a table without splits is all test."""
+    import numpy as np
+
+    split = np.array([value or "test" for value in table["split"].to_pylist()])
+    train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
+    if not len(test):
+        raise UserError(f"--recordings: {options.recordings} has no rows whose split is test")
+    if len(train) > options.train_recordings:
+        train = np.sort(np.random.default_rng(options.seed).permutation(train)[: options.train_recordings])
+    rows = np.concatenate([train, test])
+    return table.take(rows), np.arange(len(rows)) < len(train), np.arange(len(rows)) >= len(train)
+
+
+def _base_text(base: Any, name: str) -> Any:
+    """The base model's text tower as a function: texts → float32 [texts, joint width]."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from distill import checkpoints
+
+    folder = checkpoints.local_folder(name, "--base")
+    with checkpoints.explained("--base", folder, "a ClapModel checkpoint with its tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    @torch.inference_mode()
+    def embed(texts: list[str]) -> Any:
+        parts = []
+        for start in range(0, len(texts), 256):
+            tokens = tokenizer(texts[start : start + 256], padding=True, truncation=True, return_tensors="pt")
+            pooled = base.text_model(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            ).pooler_output
+            parts.append(base.text_projection(pooled).float())
+        return torch.cat(parts).numpy()
+
+    return embed
+
+
+def _recording_ids(table: Any) -> list[str]:
+    """What each recording is known by in another evaluation: its id, or its path and start."""
+    rows = table.select(["recording_id", "path", "start_s"]).to_pylist()
+    ids = [row["recording_id"] or row["path"] for row in rows]
+    if len(set(ids)) == len(ids):
+        return ids
+    return [f"{name}@{row['start_s'] or 0:g}" for name, row in zip(ids, rows, strict=True)]
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("evaluate")

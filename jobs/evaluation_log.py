@@ -1,0 +1,98 @@
+"""Where an evaluation's figures go: the MLflow run, `--out`, `--save-scores` and the terminal."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+
+import mlflow
+
+from distill import storage
+from inference.evaluation import directions, encoder, files, measured, table
+from inference.evaluation.measured import Evaluation
+
+
+def figures(found: Evaluation) -> dict[str, Any]:
+    """What `evaluation.json` keeps of the figures; the first keys are those that the demo's summary has."""
+    before, after = found.encoder
+    result = {
+        "audio_to_image_mAP": {row["method"]: row["mAP"] for row in found.table},
+        "naming_top1": {row["encoder"]: row["zero_shot_top1"] for row in found.encoder},
+        "queries": len(found.species),
+        "photographs": len(found.photographs.species),
+        "chance_mAP": found.chance,
+    }
+    if before["knn"] is not None:
+        result |= {"knn_before": before["knn"], "knn_after": after["knn"]}
+    return result | {"table": found.table, "directions": found.directions, "encoder": found.encoder}
+
+
+def keep(
+    out: str | None,
+    save_scores: str | None,
+    found: Evaluation,
+    result: dict[str, Any],
+    texts: dict[str, bytes],
+    ids: list[str],
+) -> None:
+    """Logs everything to the MLflow run, and writes it to `--out` and `--save-scores`.
+
+    Args:
+        out, save_scores: these options.
+        found: the evaluation.
+        result: see `figures`.
+        texts: see `files.everything`.
+        ids: of the queries.
+    """
+    mlflow.log_metrics(metrics(result))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in texts.items():
+            storage.write_bytes(os.path.join(folder, name), data)
+        mlflow.log_artifacts(folder)
+    if out:
+        for name, data in texts.items():
+            storage.write_bytes(storage.join(out, name), data)
+    if save_scores:
+        shown = found.photographs
+        names = {
+            "query_species": [str(name) for name in found.species],
+            "image_species": [str(name) for name in shown.species],
+            "query_id": ids,
+            "image_id": [str(name) for name in shown.images["image_id"].to_pylist()],
+        }
+        files.save_scores(save_scores, found.queries, shown.vectors, names)
+
+
+def metrics(result: dict[str, Any]) -> dict[str, float]:
+    """Every figure of the tables by a name of its own: `mAP.distilled`, `mAP.sound.picture.genus`, `knn.base`."""
+    named: dict[str, Any] = {}
+    for name, value in result.items():
+        if name == "table":
+            named |= {f"{key}.{row['method']}": number for row in value for key, number in row.items()}
+        elif name == "directions":
+            for row in value:
+                where = f"{row['query']}.{row['gallery']}.{row['rank']}"
+                named |= {f"{key}.{where}": number for key, number in row.items()}
+        elif name == "encoder":
+            named |= {f"{key}.{row['encoder']}": number for row in value for key, number in row.items()}
+        elif isinstance(value, dict):
+            named |= {f"{name}.{method}": number for method, number in value.items()}
+        else:
+            named[name] = value
+    return {name: value for name, value in named.items() if isinstance(value, int | float) and value == value}
+
+
+def markdown(found: Evaluation, result: dict[str, Any], resamples: int) -> str:
+    """The tables as they are printed."""
+    heading = files.headings(found, resamples)
+    lines = [heading["table"], "", table.markdown(found.table, measured.SHOWN, species=True)]
+    lines += ["", heading["directions"], "", table.markdown(found.directions, directions.SHOWN)]
+    lines += ["", heading["encoder"], "", table.markdown(found.encoder, encoder.SHOWN)]
+    if result["queries_without_species_in_gallery"]:
+        lines.append(
+            f"{result['queries_without_species_in_gallery']} recordings of species without photographs left out"
+        )
+    if result["undecodable"]:
+        lines.append(f"{result['undecodable']} recordings could not be decoded")
+    return "\n".join(lines)

@@ -1,0 +1,214 @@
+"""Turns a data set into the recordings or images table.
+
+    songsight manifest --source folder --root sounds --out recordings.parquet --taxonomy ebird.csv
+    songsight manifest --source csv --root birds.csv --columns scientific_name=species --out recordings.parquet
+    songsight manifest --source inatsounds --root s3://my-bucket/inatsounds --out s3://my-bucket/recordings.parquet
+    songsight manifest --source ssw60 --root ssw60 --table images --out images.parquet
+    FSSPEC_S3_ANON=true songsight manifest --source inat-photos --root s3://inaturalist-open-data \\
+        --species-list recordings.parquet --licenses CC0 CC-BY --out images.parquet
+
+Rows whose file does not exist are left out, counted, and listed beside the table in `recordings.missing.csv`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from distill.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `songsight manifest`. Lists are written with spaces or commas between their items."""
+
+    source: Literal["folder", "csv", "inatsounds", "ssw60", "xeno-canto", "animalspeak", "birdset", "inat-photos"]
+    """The data set's layout. `folder` is a folder a species, `csv` any table with a row a file."""
+    root: str
+    """The data set's folder, or its table; a path or any URL that fsspec knows."""
+    out: str
+    """The Parquet file to write."""
+    table: Literal["recordings", "images"] | None = None
+    """Which table to make, where the data set has both; recordings unless it has only images."""
+    parts: tuple[str, ...] = ()
+    """The data set's own parts to take, such as `test_5s` of birdset or `video_ml` of ssw60."""
+    columns: tuple[str, ...] = ()
+    """For csv: songsight's column and the table's, as in `scientific_name=species path=file`."""
+    taxonomy: str | None = None
+    """A CSV or Parquet table with scientific_name and ranks, common names or eBird codes, to fill in what rows lack."""
+    split: tuple[str, ...] = ()
+    """The split of rows that have none: one name, or shares drawn by file, as in `train=0.8 val=0.1 test=0.1`."""
+    species_list: str | None = None
+    """For inat-photos: the species, as a table with scientific_name (a recordings table, say) or a name a line."""
+    licenses: tuple[str, ...] = ()
+    """For inat-photos: the licenses to take, such as `CC0 CC-BY`; any unless given."""
+    quality_grade: Literal["research", "needs_id", "casual", "any"] = "research"
+    """For inat-photos: how far the identification is agreed on."""
+    per_species: int = 20
+    """For inat-photos: the most photographs a species gets."""
+
+
+def main(options: Options) -> None:
+    """Reads the data set, leaves out and lists what is missing, and writes the table.
+
+    Raises:
+        UserError: bad options, a data set that is not laid out as its source says, or nothing to write.
+    """
+    from distill import tables
+    from distill.sources import SOURCES, assemble, files, taxonomy
+    from jobs.options import note, require_positive
+
+    source = SOURCES[options.source]
+    kind = options.table or source.tables[0]
+    _check(options, source.asks, source.tables)
+    require_positive(per_species=options.per_species)
+    shares = _shares(_items(options.split))
+    species = _species(options.species_list) if options.species_list else []
+    taxa = taxonomy.read(options.taxonomy) if options.taxonomy else None
+    folder = files.Folder(options.root)
+
+    given = {
+        "table": kind,
+        "parts": _items(options.parts),
+        "columns": _pairs("--columns", options.columns),
+        "taxonomy": taxa,
+        "species_list": species,
+        "licenses": _items(options.licenses),
+        "quality_grade": options.quality_grade,
+        "per_species": options.per_species,
+    }
+    if not source.lists_files:
+        note(f"streaming {options.root}: the whole of it, which from the bucket takes a while")
+    table = source.read(folder, **{name: given[name] for name in source.asks})
+    table, unknown = taxonomy.fill(table, taxa)
+    id_name = f"{kind[:-1]}_id"
+    assemble.check_ids(table, id_name)
+
+    missing = table.slice(0, 0)
+    if source.lists_files:
+        table, missing = assemble.present(table, folder)
+        if len(table) == 0:
+            first = missing["path"][0].as_py()
+            raise UserError(f"{options.root}: none of its {len(missing):,} files is there (the first: {first})")
+    if shares:
+        table = assemble.with_split(table, shares, folder)
+    table = assemble.relative(table, options.out)
+    table = tables.conform(table, tables.RECORDINGS if kind == "recordings" else tables.IMAGES)
+
+    # The list first: were it to fail, no table would seem complete.
+    missing_url = f"{options.out.removesuffix('.parquet')}.missing.csv"
+    _write_missing(missing_url, missing, id_name)
+    tables.write_table(options.out, table)
+
+    names = [name for name in table["scientific_name"].to_pylist() if name]
+    print(f"{kind}: {len(table):,} rows of {len(set(names)):,} species")
+    print(f"splits: {_counts(table['split'].to_pylist())}")
+    print(f"missing files: {len(missing):,}" + (f", listed in {missing_url}" if len(missing) else ""))
+    if len(names) < len(table):
+        advice = "" if options.taxonomy else "; a --taxonomy with common names may know them"
+        print(f"rows without a scientific name: {len(table) - len(names):,}{advice}")
+    if unknown:
+        print(f"not in the taxonomy: {_some(unknown)}")
+    if absent := sorted(set(species) - set(names)):
+        print(f"without a photograph: {_some(absent)}")
+    print(f"fingerprint: sha256:{tables.fingerprint(table)}")
+    print(f"written: {options.out}")
+
+
+def _check(options: Options, asks: tuple[str, ...], offered: tuple[str, ...]) -> None:
+    """Refuses options that the source would not heed."""
+    from jobs.options import flag
+
+    if not options.out.endswith(".parquet"):
+        raise UserError(f"--out should end in .parquet (got {options.out})")
+    if options.table and options.table not in offered:
+        raise UserError(f"--source {options.source} has no {options.table}, only {' and '.join(offered)}")
+    for name in ("parts", "columns", "species_list", "licenses", "quality_grade", "per_species"):
+        if name not in asks and getattr(options, name) != getattr(Options, name):
+            raise UserError(f"{flag(name)} is not for --source {options.source}")
+
+
+def _items(words: tuple[str, ...]) -> list[str]:
+    return [item for word in words for item in word.split(",") if item]
+
+
+def _pairs(name: str, words: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for item in _items(words):
+        left, equals, right = item.partition("=")
+        if not (left and equals and right):
+            raise UserError(f"{name} should be pairs such as scientific_name=species (got {item!r})")
+        pairs[left] = right
+    return pairs
+
+
+def _shares(items: list[str]) -> dict[str, float]:
+    """`["train"]` → all of it; `["train=0.8", "test=0.2"]` → as they say."""
+    if len(items) == 1 and "=" not in items[0]:
+        return {items[0]: 1.0}
+    shares = {}
+    for name, share in _pairs("--split", tuple(items)).items():
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise UserError(f"--split: the share of {name} should be a number (got {share!r})") from None
+        if not 0 < shares[name] < float("inf"):
+            raise UserError(f"--split: the share of {name} should be greater than 0 (got {share})")
+    return shares
+
+
+def _species(url: str) -> list[str]:
+    """The scientific names of a table, or of a text file with a name a line."""
+    from distill import storage
+    from distill.sources import files
+
+    folder = files.Folder(url)
+    if folder.table is None:
+        raise UserError(f"--species-list should be a file (got the folder {url})")
+    if url.lower().endswith(".txt"):
+        found = [line.strip() for line in storage.read_bytes(url).decode("utf-8", "replace").splitlines()]
+    else:
+        found = files.read_rows(url, ["scientific_name"])["scientific_name"].to_pylist()
+    names = sorted({name for name in found if name})
+    if not names:
+        raise UserError(f"--species-list: {url} names no species")
+    return names
+
+
+def _write_missing(url: str, missing: pa.Table, id_name: str) -> None:
+    """Lists the rows whose file is missing; where there are none, removes an earlier run's list."""
+    import io
+
+    import pyarrow.csv
+
+    from distill import storage
+
+    if len(missing):
+        columns = [name for name in (id_name, "path", "scientific_name", "source") if name in missing.column_names]
+        sink = io.BytesIO()
+        pyarrow.csv.write_csv(missing.select(columns), sink)
+        storage.write_bytes(url, sink.getvalue())
+    elif storage.exists(url):
+        fs, path = storage.filesystem(url)
+        fs.rm_file(path)
+
+
+def _counts(values: list[str | None]) -> str:
+    from collections import Counter
+
+    counts = Counter(value or "none" for value in values)
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{len(names):,} species ({shown}{', …' if len(names) > 3 else ''})"
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("manifest")

@@ -1,0 +1,206 @@
+"""The published data sets, each in its own layout."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distill.errors import UserError
+from distill.sources import animalspeak, birdset, files, inatsounds, ssw60, taxonomy, xeno_canto
+from distill.tables import RANKS
+from tests.distill.sources import layouts
+
+
+def at(root: Path) -> files.Folder:
+    return files.Folder(str(root))
+
+
+def test_inatsounds(tmp_path: Path) -> None:
+    table = inatsounds.read(at(layouts.inatsounds(tmp_path)))
+    rows = table.to_pylist()
+    assert [row["recording_id"] for row in rows] == ["train-0", "train-1", "val-0", "val-1"]
+    assert [row["split"] for row in rows] == ["train", "train", "val", "val"]
+    # One split's file names begin with it, the other's do not.
+    assert all((tmp_path / row["path"]).is_file() for row in rows)
+    first = rows[0]
+    assert [first[rank] for rank in RANKS] == [
+        "Animalia",
+        "Chordata",
+        "Aves",
+        "Passeriformes",
+        "Turdidae",
+        "Turdus",
+        "migratorius",
+    ]
+    assert (first["scientific_name"], first["common_name"]) == ("Turdus migratorius", "American Robin")
+    assert first["recorded_at"] == datetime(2019, 5, 4, 5, 10, tzinfo=UTC)
+    assert (first["latitude"], first["longitude"]) == (42.5, -76.25)
+    assert (first["license"], first["rights_holder"]) == ("CC-BY-NC", "Ada Lark")
+    assert (first["evaluation"], first["duration_s"]) == (1, 0.1)
+
+
+def test_inatsounds_parts_and_faults(tmp_path: Path) -> None:
+    root = layouts.inatsounds(tmp_path)
+    assert set(inatsounds.read(at(root), ["val"])["split"].to_pylist()) == {"val"}
+    with pytest.raises(UserError, match=r"no part 'test' \(it has train, val\)"):
+        inatsounds.read(at(root), ["test"])
+    (root / "val.json").write_text(json.dumps({"audio": []}))
+    with pytest.raises(UserError, match="no column 'categories', 'annotations'"):
+        inatsounds.read(at(root))
+    (root / "val.json").write_text(json.dumps({"audio": [], "categories": [], "annotations": []}))
+    with pytest.raises(UserError, match=r"val.json lists no audio"):
+        inatsounds.read(at(root))
+    (root / "val.json").write_text("{")
+    with pytest.raises(UserError, match=r"val.json is not JSON"):
+        inatsounds.read(at(root))
+    with pytest.raises(UserError, match=r"no train.json, val.json or test.json"):
+        inatsounds.read(at(root / "train"))
+
+
+def test_ssw60_recordings(tmp_path: Path) -> None:
+    rows = ssw60.read(at(layouts.ssw60(tmp_path))).to_pylist()
+    assert [row["recording_id"] for row in rows] == ["audio_ml/45516191", "audio_ml/55046651"]
+    assert [row["split"] for row in rows] == ["train", "test"]
+    assert all((tmp_path / row["path"]).is_file() for row in rows)
+    first = rows[0]
+    assert (first["class"], first["order"], first["family"]) == ("Aves", "Anseriformes", "Anatidae")
+    assert (first["scientific_name"], first["common_name"]) == ("Branta canadensis", "Canada Goose")
+    assert first["source"] == "https://macaulaylibrary.org/asset/45516191"
+    assert first["duration_seconds"] == 10
+    assert "" not in first
+
+
+def test_ssw60_video_has_frames(tmp_path: Path) -> None:
+    rows = ssw60.read(at(layouts.ssw60(tmp_path)), parts=["video_ml"]).to_pylist()
+    assert [row["path"] for row in rows] == ["video_ml/483821.mp4"]
+    assert rows[0]["frames"] == [{"path": "video_ml/483821.mp4", "time_s": time_s} for time_s in (0.5, 1.5)]
+    assert rows[0]["reliable_audio"] == 1
+
+
+def test_ssw60_images(tmp_path: Path) -> None:
+    rows = ssw60.read(at(layouts.ssw60(tmp_path)), "images").to_pylist()
+    assert [row["image_id"] for row in rows] == ["images_inat/73542", "images_nabirds/0233251100540000"]
+    assert [row["rights_holder"] for row in rows] == ["K", "D"]
+    assert [row["source"] for row in rows] == ["iNat2021", "NABirds"]
+    assert all((tmp_path / row["path"]).is_file() for row in rows)
+
+
+def test_ssw60_faults(tmp_path: Path) -> None:
+    root = layouts.ssw60(tmp_path)
+    with pytest.raises(UserError, match="no part 'audio_ml'"):
+        ssw60.read(at(root), "images", ["audio_ml"])
+    layouts.table(root / "audio_ml.csv", [{"asset_id": 1, "label": 99, "split": "train"}])
+    with pytest.raises(UserError, match=r"labels that taxa.csv does not: 99"):
+        ssw60.read(at(root))
+    layouts.table(root / "audio_ml.csv", [{"asset": 1, "label": 0}])
+    with pytest.raises(UserError, match="no column 'asset_id', 'split'"):
+        ssw60.read(at(root))
+    (root / "taxa.csv").unlink()
+    with pytest.raises(UserError, match=r"no taxa.csv"):
+        ssw60.read(at(root))
+
+
+def test_xeno_canto(tmp_path: Path) -> None:
+    rows = xeno_canto.read(at(layouts.xeno_canto(tmp_path))).to_pylist()
+    assert [row["recording_id"] for row in rows] == ["XC101", "XC102", "XC1011"]  # 102 is on both pages
+    assert [row["path"] for row in rows] == [
+        "sounds/XC101 - American Robin - Turdus migratorius.wav",
+        "sounds/102.wav",
+        "sounds/XC1011.wav",
+    ]
+    first, second, mystery = rows
+    assert (first["scientific_name"], first["common_name"]) == ("Turdus migratorius", "American Robin")
+    assert (first["latitude"], first["longitude"]) == (45.5, -73.25)
+    assert (second["latitude"], second["longitude"]) == (None, None)
+    assert mystery["longitude"] == 10
+    assert (mystery["scientific_name"], mystery["common_name"], mystery["en"]) == (None, None, "Identity unknown")
+    assert first["license"] == "https://creativecommons.org/licenses/by-nc-sa/4.0/"
+    assert (first["rights_holder"], first["source"]) == ("Bo Finch", "https://xeno-canto.org/101")
+    assert [row["duration_s"] for row in rows] == [83, 3605, 83]
+    assert "recorded_at" not in first
+    assert (first["date"], first["time"], first["also"]) == ("2019-00-00", "06:00", "Junco hyemalis")
+    assert (first["smp"], mystery["smp"]) == ("44100", "48000")
+    assert "sono" not in first
+
+
+@pytest.mark.parametrize(("length", "expected"), [("0:05", 5), ("1:02:03", 3723), ("", None), ("?", None)])
+def test_xeno_canto_lengths(length: str, expected: float | None) -> None:
+    assert xeno_canto.seconds(length) == expected
+
+
+def test_xeno_canto_faults(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[1, 2]")
+    with pytest.raises(UserError, match="no JSON page with a list of recordings"):
+        xeno_canto.read(at(tmp_path))
+    (tmp_path / "page.json").write_text(json.dumps({"recordings": [{"id": "1", "genus": "Turdus"}]}))
+    with pytest.raises(UserError, match="no column 'gen', 'sp'"):
+        xeno_canto.read(at(tmp_path))
+
+
+def test_animalspeak(tmp_path: Path) -> None:
+    rows = animalspeak.read(at(layouts.animalspeak(tmp_path))).to_pylist()
+    assert [row["split"] for row in rows] == ["eval", "train", "train"]
+    assert [row["path"] for row in rows] == ["audio/e.wav", "audio/1.wav", "audio/b c.wav"]
+    assert [row["captions"] for row in rows[1:]] == [["A robin sings.", "Song, at dawn"], ["A robin sings."]]
+    assert (rows[0]["scientific_name"], rows[0]["common_name"]) == ("Turdus migratorius", "American Robin")
+    assert rows[0]["source"] == "iNaturalist"
+    assert len({row["recording_id"] for row in rows}) == 3
+
+
+def test_animalspeak_with_paths_of_its_own_and_faults(tmp_path: Path) -> None:
+    row = {"local_path": "deep/x.wav", "caption": "A call", "canonical_name": "Turdus merula", "split": "test"}
+    path = layouts.table(tmp_path / "mine.csv", [row])
+    layouts.sound(tmp_path / "deep" / "x.wav")
+    (only,) = animalspeak.read(at(path)).to_pylist()
+    assert (only["path"], only["split"], only["scientific_name"]) == ("deep/x.wav", "test", "Turdus merula")
+    layouts.table(path, [{"caption": "A call", "canonical_name": "Turdus merula"}])
+    with pytest.raises(UserError, match="has none of the columns path, local_path"):
+        animalspeak.read(at(path))
+    layouts.table(path, [{"path": "x.wav", "text": "A call"}])
+    with pytest.raises(UserError, match="no column 'caption'"):
+        animalspeak.read(at(path))
+
+
+def test_birdset(tmp_path: Path) -> None:
+    taxa = taxonomy.read(str(layouts.ebird(tmp_path / "ebird" / "ebird.csv")))
+    rows = birdset.read(at(layouts.birdset(tmp_path / "HSN")), taxonomy=taxa).to_pylist()
+    by_split = {split: [row for row in rows if row["split"] == split] for split in ("train", "test", "test_5s")}
+
+    (focal,) = by_split["train"]
+    assert (focal["recording_id"], focal["path"]) == ("train/XC1.ogg", "HSN_train_shard_0001/XC1.ogg")
+    assert (focal["scientific_name"], focal["latitude"], focal["start_s"]) == ("Turdus migratorius", 42.5, None)
+    assert (focal["rights_holder"], focal["birdset_genus"]) == ("Bo", "turdus")
+    assert focal["detected_events"] == [[0.5, 1.25]]
+
+    calls = by_split["test"]
+    assert [row["recording_id"] for row in calls] == ["test/HSN_001.ogg#0", "test/HSN_001.ogg#1"]
+    assert [row["scientific_name"] for row in calls] == ["Turdus migratorius", "Junco hyemalis"]
+    assert [(row["start_s"], row["end_s"]) for row in calls] == [(0.5, 1.5), (0.5, 2.0)]
+
+    segments = by_split["test_5s"]
+    assert [row["scientific_name"] for row in segments] == [None, "Junco hyemalis", None]
+    assert [row["scientific_names"] for row in segments] == [
+        ["Turdus migratorius", "Junco hyemalis"],
+        ["Junco hyemalis"],
+        [],
+    ]
+    assert [row["ebird_code_multilabel"] for row in segments] == [["amerob", "daejun"], ["daejun"], []]
+    assert all((tmp_path / "HSN" / row["path"]).is_file() for row in rows)
+
+
+def test_birdset_faults(tmp_path: Path) -> None:
+    taxa = taxonomy.read(str(layouts.ebird(tmp_path / "ebird" / "ebird.csv")))
+    root = layouts.birdset(tmp_path / "HSN")
+    with pytest.raises(UserError, match="--taxonomy needs a table with species_code"):
+        birdset.read(at(root))
+    with pytest.raises(UserError, match="no part 'test5'"):
+        birdset.read(at(root), ["test5"], taxa)
+    pq.write_table(pa.table({"filepath": ["XC1.ogg"], "ebird_code": [3]}), root / "HSN_metadata_train.parquet")
+    with pytest.raises(UserError, match="class numbers where"):
+        birdset.read(at(root), ["train"], taxa)
+    pq.write_table(pa.table({"file": ["XC1.ogg"], "ebird_code": ["amerob"]}), root / "HSN_metadata_train.parquet")
+    with pytest.raises(UserError, match="no column 'filepath'"):
+        birdset.read(at(root), ["train"], taxa)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from distill import dataset, tables, text_bank
+from distill.dataset import Clips, Features, Order
+from distill.errors import UserError
+from tests.conftest import World
+
+FEATURES = Features(sample_rate_hz=16000, clip_samples=48000, padding="repeatpad", seed=3)
+
+
+@pytest.fixture
+def clips(world: World) -> Clips:
+    table = tables.read_table(str(world.recordings), "--recordings", (), tables.RECORDINGS)
+    plan = text_bank.plan(table, {"sci": 1.0, "caption": 1.0})
+    return Clips.of(table, str(world.recordings), plan, FEATURES)
+
+
+def test_an_epoch_sees_each_row_at_most_once_and_others_each_time() -> None:
+    order = Order(rows=103, batch_size=10, epochs=3, seed=0)
+    assert (order.steps_per_epoch, order.steps) == (10, 30)
+    epochs = [order.rows_of(epoch) for epoch in range(3)]
+    for rows in epochs:
+        assert len(set(rows.tolist())) == 100
+    assert epochs[0].tolist() != epochs[1].tolist()
+    assert set(epochs[0].tolist()) != set(epochs[1].tolist())
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_any_number_of_workers_shares_the_same_batches(world_size: int) -> None:
+    order = Order(rows=57, batch_size=10, epochs=2, seed=1)
+    for step in range(order.steps):
+        shares = [order.share(step, rank, world_size) for rank in range(world_size)]
+        epoch, within = divmod(step, order.steps_per_epoch)
+        assert np.concatenate(shares).tolist() == order.rows_of(epoch)[within * 10 : within * 10 + 10].tolist()
+
+
+def test_a_row_is_the_same_again_and_another_in_the_next_epoch(clips: Clips) -> None:
+    first, again, later = clips.training_row(2, 0), clips.training_row(2, 0), clips.training_row(2, 1)
+    np.testing.assert_array_equal(first["wave"], again["wave"])
+    assert first["text"] == again["text"]
+    assert not np.array_equal(first["wave"], later["wave"])  # 4 s of recording leave 1 s to crop in
+
+
+def test_texts_are_drawn_by_weight_from_the_rows_own(clips: Clips, world: World) -> None:
+    table = tables.read_table(str(world.recordings), "--recordings", (), tables.RECORDINGS)
+    plan = text_bank.plan(table, {"sci": 1.0, "caption": 3.0})
+    row = table.to_pylist()[0]
+    rng = np.random.default_rng(0)
+    drawn = Counter(plan.texts[plan.draw(0, rng)] for _ in range(4000))
+    assert set(drawn) == {row["scientific_name"], *row["captions"]}
+    assert drawn[row["scientific_name"]] / 4000 == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_bad_row_gives_its_place_to_another(clips: Clips) -> None:
+    from dataclasses import replace
+
+    broken = replace(clips, paths=["/no/such/file.wav", *clips.paths[1:]])
+    row = broken.training_row(0, 0)
+    assert row["failed"] == 0
+    assert row["row"] != 0
+    assert row["species"] == clips.text_plan.species_of_row[row["row"]]
+    nothing = replace(clips, paths=["/no/such/file.wav"] * len(clips.paths)).training_row(0, 0)
+    assert nothing["failed"] == nothing["row"] == 0
+    assert not nothing["wave"].any()
+
+
+def test_spans_are_kept_to(clips: Clips, world: World) -> None:
+    from dataclasses import replace
+
+    starts, ends = clips.start_s.copy(), clips.end_s.copy()
+    starts[0], ends[0] = 0.5, 1.0
+    short = replace(clips, start_s=starts, end_s=ends)
+    half_second = clips.clip(0, None)[8000:16000]
+    wave = short.clip(0, None)
+    for repeat in range(6):  # half a second, tiled by `repeatpad`
+        np.testing.assert_allclose(wave[repeat * 8000 : (repeat + 1) * 8000], half_second, atol=1e-6)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_ray_brings_the_batches_in_order(clips: Clips, ray_started: None, world_size: int) -> None:
+    import ray
+
+    order = Order(rows=len(clips.paths), batch_size=6, epochs=2, seed=5)
+    reference = ray.put(clips)
+    streams = [dataset.training_batches(reference, 5, order, r, world_size, 3, "cpu") for r in range(world_size)]
+    seen = [np.concatenate([batch["row"].numpy() for batch in batches]) for batches in zip(*streams, strict=True)]
+    expected = [
+        np.concatenate([order.share(step, rank, world_size) for rank in range(world_size)])
+        for step in range(3, order.steps)
+    ]
+    assert [rows.tolist() for rows in seen] == [rows.tolist() for rows in expected]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("sci:1,latin:2", "no type 'latin'"),
+        ("sci:much", "weight of sci should be a number"),
+        ("sci:-1", "weight of sci should be 0 or more"),
+        ("sci:0", "at least one type a weight above 0"),
+        ("", "at least one type"),
+    ],
+)
+def test_bad_weights_are_named(spec: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        text_bank.parse_weights(spec)
+
+
+def test_weights_are_read() -> None:
+    assert text_bank.parse_weights("sci, com:2.5,taxon:0") == {"sci": 1.0, "com": 2.5}

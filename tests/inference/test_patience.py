@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from distill.audio import AudioError, StorageError
+from inference import patience
+
+
+def failing(times: int, error: AudioError) -> tuple[Callable[[], str], list[int]]:
+    """An action that fails so often before it succeeds, and the list that its calls are noted in."""
+    calls: list[int] = []
+
+    def action() -> str:
+        calls.append(len(calls))
+        if len(calls) <= times:
+            raise error
+        return "done"
+
+    return action, calls
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    pauses: list[float] = []
+    monkeypatch.setattr(patience.time, "sleep", pauses.append)
+    return pauses
+
+
+def test_a_failing_store_is_waited_for(slept: list[float]) -> None:
+    action, calls = failing(3, StorageError("unreadable", "storage failed: 500"))
+    assert patience.patiently(action) == "done"
+    assert len(calls) == 4
+    assert slept == list(patience.PAUSES_S)
+
+
+def test_a_store_that_stays_away_is_given_up_without_another_pause(slept: list[float]) -> None:
+    action, calls = failing(9, StorageError("unreadable", "storage failed: 500"))
+    with pytest.raises(StorageError):
+        patience.patiently(action)
+    assert len(calls) == 4
+    assert slept == list(patience.PAUSES_S)
+
+
+def test_a_bad_file_is_not_asked_for_twice(slept: list[float]) -> None:
+    action, calls = failing(9, AudioError("empty", "no bytes"))
+    with pytest.raises(AudioError):
+        patience.patiently(action)
+    assert (len(calls), slept) == (1, [])

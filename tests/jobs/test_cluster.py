@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from distill.errors import UserError
+from jobs import cluster
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8265", "https://cluster.example/api", "127.0.0.1", "head:", ":6379", "head:port"]
+)
+def test_an_address_that_is_no_clusters_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=r"RAY_ADDRESS should be a cluster's host:port"):
+        cluster.connect()
+
+
+def test_a_cluster_that_is_gone_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nothing else can answer there
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(UserError, match="no Ray cluster answers there"):
+            cluster.connect()
+
+
+def test_a_cluster_that_was_killed_does_not_hold_up_the_next_job() -> None:
+    """`ray start` notes its address down in Ray's folder; a killed cluster leaves the note."""
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: Ray keeps sockets below it
+        Path(folder, "ray").mkdir()
+        Path(folder, "ray", "ray_current_cluster").write_text("127.0.0.1:1")
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        said = subprocess.run(
+            [sys.executable, "-c", "from jobs import cluster; cluster.connect(); print(cluster.slots(0) > 0)"],
+            env=environment | {"RAY_TMPDIR": folder},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert said.stdout == "True\n", said.stderr

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from distill import tables
+from distill.errors import UserError
+from jobs import demo
+
+
+def write(
+    folder: Path, hits: list[tuple[str, float, float, str]], songs: list[tuple[str, float, float, str, float]]
+) -> None:
+    rows = [
+        {"recording": path, "start_s": start, "end_s": end, "scientific_name": name, "score": 0.9}
+        for path, start, end, name in hits
+    ]
+    tables.write_table(str(folder / "annotated" / "hits" / "a.parquet"), pa.Table.from_pylist(rows, tables.HITS))
+    names = ("path", "start_s", "end_s", "scientific_name", "snr_db")
+    labels = [dict(zip(names, song, strict=True)) for song in songs]
+    tables.write_table(str(folder / "labels.parquet"), pa.Table.from_pylist(labels))
+
+
+def test_hits_are_right_where_their_species_sings_in_their_window(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        hits=[
+            ("a.wav", 0, 3, "x"),  # right
+            ("a.wav", 3, 6, "x"),  # the song reaches 0.4 s into it: wrong
+            ("a.wav", 0, 3, "y"),  # another species: wrong
+            ("b.wav", 0, 3, "x"),  # another recording: wrong
+            ("a.wav", 9, 12, "z"),  # right
+        ],
+        songs=[("a.wav", 1.0, 3.4, "x", 10.0), ("a.wav", 10.0, 11.0, "z", 0.0), ("a.wav", 20.0, 22.0, "z", 0.0)],
+    )
+    found = demo.score_hits(tmp_path / "annotated", tmp_path / "labels.parquet")
+    assert found["precision"] == pytest.approx(2 / 5)
+    assert found["recall"] == pytest.approx(2 / 3)
+    assert found["recall_by_snr_db"] == {"0": 0.5, "10": 1.0}
+    assert (found["hits"], found["songs"]) == (5, 3)
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="not empty and not of an earlier demo"):
+        demo.main(demo.Options(out=str(tmp_path), cache=str(tmp_path / "cache")))
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distill.errors import UserError
+from jobs import annotate
+from tests import checkpoints
+from tests.conftest import World
+
+HOW = {"min_score": -1.0, "top_k": 2, "bridge": 0.25}
+KEYS = [("recording", "ascending"), ("start_s", "ascending"), ("rank", "ascending")]
+
+
+def run(out: Path, gallery: Path, **options: object) -> dict:
+    words = {"gallery": str(gallery), "out": str(out), "precision": "fp32"} | HOW | options
+    annotate.main(annotate.Options(**words))  # type: ignore[arg-type]
+    return json.loads((out / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def kept(world: World, gallery_dir: Path, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that kept its embeddings as float16."""
+    out = tmp_path_factory.mktemp("kept") / "out"
+    archive, model = str(world.archive), str(model_dir)
+    run(out, gallery_dir, archive=archive, model=model, timezone="+02:00", embeddings="float16")
+    return out
+
+
+def hits(out: Path) -> list[dict]:
+    return pq.read_table(out / "hits").sort_by(KEYS).to_pylist()
+
+
+def test_the_embeddings_are_the_models_own(kept: Path, model_dir: Path, world: World) -> None:
+    import torch
+
+    from distill import student
+    from distill.audio import read_mono
+
+    model = student.load(str(model_dir))
+    wave = read_mono(str(world.archive / "site-a" / "20240514_053000.wav"), 30.0, 33.0, 16000)
+    expected = model.embed(torch.from_numpy(wave[None])).numpy()[0]
+    table = pq.read_table(kept / "embeddings")
+    assert table.schema.names == ["recording", "start_s", "end_s", "embedding", "site", "date"]
+    rows = [r for r in table.to_pylist() if r["recording"].endswith("053000.wav") and r["start_s"] == 30]
+    assert len(rows) == 1
+    np.testing.assert_allclose(rows[0]["embedding"], expected, atol=5e-4)
+    # One row a window that has hits: silence has none.
+    assert len(table) == len({(hit["recording"], hit["start_s"]) for hit in hits(kept)})
+
+
+def test_a_rematch_has_the_hits_of_the_run_that_kept_them(
+    kept: Path, gallery_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run(tmp_path / "again", gallery_dir, from_embeddings=str(kept), merge_gap_s=0.0)
+    first = json.loads((kept / "run.json").read_text())
+    for key in ("files_found", "annotated", "quarantined", "partial", "skipped", "hours", "hits", "window_s"):
+        assert record[key] == first[key]
+    for before, after in zip(hits(kept), hits(tmp_path / "again"), strict=True):
+        assert after["score"] == pytest.approx(before["score"], abs=2e-3)
+        assert [image["image_id"] for image in after["images"]][:1] == [
+            image["image_id"] for image in before["images"]
+        ][:1]
+        for name in ("recording", "site", "start_utc", "start_s", "end_s", "rank", "scientific_name", "model"):
+            assert after[name] == before[name]
+    # 65 s in units of which none is longer than a minute: a species of every window is one detection all the same.
+    merged = pq.read_table(tmp_path / "again" / "detections").to_pylist()
+    assert record["detections"] == len(merged)
+    assert sum(one["windows"] for one in merged) == record["hits"]
+    assert len({one["recording"] for one in merged}) == 3
+    for name in ("recordings", "quarantine"):
+        assert pq.read_table(kept / name).equals(pq.read_table(tmp_path / "again" / name))
+    capsys.readouterr()
+    run(tmp_path / "again", gallery_dir, from_embeddings=str(kept), merge_gap_s=0.0)
+    assert "already holds this run" in capsys.readouterr().out
+
+
+def test_a_stopped_rematch_goes_on(
+    kept: Path, gallery_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distill import storage
+
+    removed: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "remove", lambda url: removed.append(url))
+        run(tmp_path / "again", gallery_dir, from_embeddings=str(kept))
+    whole = hits(tmp_path / "again")
+    units = sorted((tmp_path / "again" / ".state").rglob("units/*.json"))
+    assert len(units) > 1
+    lost = units[0]
+    lost.unlink()
+    (lost.parents[1] / "hits" / f"{lost.stem}.parquet").unlink()
+    (tmp_path / "again" / "run.json").unlink()
+    capsys.readouterr()
+    run(tmp_path / "again", gallery_dir, from_embeddings=str(kept))
+    assert f"{len(units) - 1} of {len(units)} row groups" in capsys.readouterr().err
+    assert hits(tmp_path / "again") == whole
+
+
+def test_another_species_list_needs_no_archive(
+    kept: Path, gallery_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "species.txt").write_text("Strix aluco\n")
+    record = json.loads((kept / "run.json").read_text())
+    moved = tmp_path / "kept"
+    import shutil
+
+    shutil.copytree(kept, moved)
+    record["archive"] = record["encoder"]["model"] = "/gone"
+    (moved / "run.json").write_text(json.dumps(record))
+    run(tmp_path / "owls", gallery_dir, from_embeddings=str(moved), species_list=str(tmp_path / "species.txt"))
+    found = hits(tmp_path / "owls")
+    assert {hit["scientific_name"] for hit in found} == {"Strix aluco"}
+    assert {hit["model"] for hit in found} == {"/gone"}
+
+
+def test_sign_codes_are_small_and_their_loss_is_measured(
+    world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "coded"
+    record = run(out, gallery_dir, archive=str(world.archive), model=str(model_dir), embeddings="binary")
+    shares = record["codes"]
+    assert 0 < shares["windows"] <= record["windows"]
+    assert 0 <= shares["same_best_species"] <= 1
+    assert 0.5 < shares["recall_of_images"] <= 1  # ten of twelve photographs
+    assert "sign codes, measured on" in capsys.readouterr().out
+    column = pq.read_table(out / "embeddings").schema.field("embedding").type
+    assert column == pa.binary(6)  # 48 numbers
+    run(tmp_path / "again", gallery_dir, from_embeddings=str(out))
+    scores = [[hit["score"] for hit in hits(one) if hit["rank"] == 1] for one in (out, tmp_path / "again")]
+    assert len(scores[0]) == len(scores[1])
+    assert np.abs(np.subtract(*scores)).max() < 0.3
+
+
+def test_bad_input_is_one_line(kept: Path, world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path) -> None:
+    from jobs import gallery
+
+    twin = checkpoints.open_clip_dir(tmp_path / "twin", seed=1)
+    gallery.main(gallery.Options(images=str(world.images), teacher=str(twin), out=str(tmp_path / "twin-gallery")))
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "run.json").write_text(json.dumps({"run_id": "x", "embeddings": "none"}))
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"gallery": tmp_path / "twin-gallery"}, "embed the photographs with the model's own teacher"),
+        ({"from_embeddings": str(tmp_path)}, "no finished run is there"),
+        ({"from_embeddings": str(tmp_path / "plain")}, "this run kept no embeddings"),
+        ({"archive": "x"}, "--archive: with --from-embeddings the earlier run has decided it"),
+        ({"model": "x"}, "--model: with --from-embeddings"),
+        ({"embeddings": "binary"}, "kept already"),
+        ({"bridge": 2.0}, "--bridge should be from 0 to 1"),
+    ]
+    for changed, message in cases:
+        with pytest.raises(UserError, match=message):
+            run(tmp_path / "out", **({"gallery": gallery_dir, "from_embeddings": str(kept)} | changed))  # type: ignore[arg-type]
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="--archive and --model are needed"):
+        run(tmp_path / "out", gallery_dir, archive=str(world.archive))

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from distill import student
+from jobs import cli, sweep, tracking
+from tests.conftest import World
+
+PAIR = ["text_types=sci:1,com:1|taxon:1", "lr=1e-4,3e-4"]
+
+
+def options(world: World, clap: Path, teacher_dir: Path, out: Path, **more: object) -> sweep.Options:
+    return sweep.Options(
+        recordings=str(world.recordings),
+        teacher=str(teacher_dir),
+        student=str(clap),
+        out=str(out),
+        batch_size=8,
+        register_as="songsight-sweep",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.slow
+def test_a_sweep_is_one_table_of_runs(
+    world: World,
+    clap: Path,
+    teacher_dir: Path,
+    tmp_path: Path,
+    ray_started: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A trial that fails and one that trains behind it; relative paths, as people type them."""
+    monkeypatch.chdir(tmp_path)
+    tries = (f"student=/no/such/student,{clap}", "seed=1")
+    best, failed = sweep.main(options(world, clap, teacher_dir, Path("swept"), set=tries, epochs=1))
+    assert not best["error"]
+    assert failed["error"] == "--student /no/such/student: no such folder"
+    assert "val_text_mAP" not in failed
+    student.load(str(tmp_path / "swept" / best["out"]))
+
+    client = mlflow.MlflowClient(tracking_uri=tracking.store())
+    experiment = client.get_experiment_by_name("songsight-sweep")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert parents[0].data.metrics["failed"] == 1
+    child = client.get_run(best["run_id"])
+    assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+    assert child.info.status == "FINISHED"
+    assert child.data.params["seed"] == "1"
+    assert child.data.metrics["val_text_mAP"] == best["val_text_mAP"]
+    said = capsys.readouterr().out
+    logged = Path(client.download_artifacts(parents[0].info.run_id, "table.md", str(tmp_path))).read_text()
+    assert logged in said
+    assert "failed: --student /no/such/student" in logged
+
+
+def test_every_combination_is_tried(world: World, clap: Path, teacher_dir: Path, tmp_path: Path) -> None:
+    planned = sweep.trials(options(world, clap, teacher_dir, tmp_path, set=(*PAIR, "freeze-encoder=true,false")))
+    tried = [(trial.options.text_types, trial.options.lr, trial.options.freeze_encoder) for trial in planned]
+    assert len(set(tried)) == 8
+    assert tried[0] == ("sci:1,com:1", 1e-4, True)
+    assert tried[-1] == ("taxon:1", 3e-4, False)
+    assert len({trial.options.out for trial in planned}) == 8
+    assert all(trial.options.batch_size == 8 for trial in planned)
+
+
+def test_samples_are_drawn_by_the_seed(world: World, clap: Path, teacher_dir: Path, tmp_path: Path) -> None:
+    def titles(seed: int) -> list[str]:
+        chosen = options(world, clap, teacher_dir, tmp_path, set=("lr=1,2,3,4,5,6", "epochs=1,2"), samples=3, seed=seed)
+        return [trial.title for trial in sweep.trials(chosen)]
+
+    assert len(set(titles(0))) == 3
+    assert titles(0) == titles(0) != titles(1)
+
+
+def test_the_papers_ablation_keeps_its_order(world: World, clap: Path, teacher_dir: Path, tmp_path: Path) -> None:
+    planned = sweep.trials(options(world, clap, teacher_dir, tmp_path, preset="text-types"))
+    assert [trial.settings["texts"] for trial in planned] == [
+        "common only",
+        "scientific only",
+        "taxonomic only",
+        "mixed",
+    ]
+    assert [trial.options.text_types for trial in planned[:3]] == ["com:1", "sci:1", "taxon:1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to try: give --set lr=1e-4,3e-4 or --preset text-types"),
+        (["--set", "lr"], "--set lr: should be an option and its values"),
+        (["--set", "lr=1e-4,"], "--set lr=1e-4,: should be an option and its values"),
+        (["--set", "rate=1"], "--set rate=1: no option 'rate' to try values of (options: teacher, "),
+        (["--set", "lr=fast"], "--set: --lr: could not convert string to float: 'fast'"),
+        (["--set", "lr=1,0"], "--lr should be greater than 0 (got 0)"),
+        (["--set", "lr=1", "--set", "lr=2"], "--set lr: is given twice"),
+        (["--set", "batch_size=8,1000"], "--batch-size 1000 is more than the 32 rows"),
+        (["--set", "freeze_encoder=perhaps"], "--set freeze_encoder=perhaps: should be true or false"),
+        (["--set", "lr=1", "--metric", "loss"], "--metric: no measure 'loss'"),
+        (["--set", "lr=1", "--metric", "audio_to_image_mAP"], "is measured only with a --gallery"),
+        (["--set", "lr=1", "--samples", "0"], "--samples should be greater than 0 (got 0)"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_training(
+    words: list[str],
+    message: str,
+    world: World,
+    clap: Path,
+    teacher_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fixed = {"--recordings": world.recordings, "--teacher": teacher_dir, "--student": clap, "--out": tmp_path / "s"}
+    given = [str(word) for pair in (fixed | {"--batch-size": 8}).items() for word in pair]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sweep", *given, *words])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_table_shows_what_failed() -> None:
+    rows = [
+        {"settings": {"lr": "1"}, "val_text_mAP": 0.5, "val_naming_top1": 0.25, "run_id": "ab", "error": ""},
+        {"settings": {"lr": "2"}, "run_id": None, "error": "no such folder"},
+    ]
+    assert sweep.table(rows, "val_text_mAP").splitlines() == [
+        "| lr | val_text_mAP | val_naming_top1 | run |",
+        "|---|---|---|---|",
+        "| 1 | 0.500 | 0.250 | ab |",
+        "| 2 | – | – | failed: no such folder |",
+    ]
+    assert json.dumps(rows)  # what MLflow logs
