@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from distill.audio_errors import one_line
 from distill.errors import UserError
 
 ANSWER_S = 10.0
@@ -37,8 +38,14 @@ def connect() -> None:
         # ten minutes for it where it was killed.
         where: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
         # What workers print stays in Ray's own logs: the job says what matters, and errors come with their traceback.
-        with _without_stderr():  # the C++ core announces the level it was given there
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+        try:
+            with _without_stderr():  # the C++ core announces the level it was given there
+                ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+        except ConnectionError as error:  # such as of a cluster that wants a token
+            if not address:
+                raise
+            reason = str(error.__cause__ or error).strip().splitlines()[-1]  # above it lies the C++ core's traceback
+            raise UserError(f"RAY_ADDRESS {address}: no job can start there: {one_line(reason)}") from None
     # Ray Data draws a bar for each operator: our own line says what the user asked for.
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
