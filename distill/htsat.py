@@ -21,7 +21,9 @@ from torch.nn import functional as F
 
 from distill.errors import UserError
 
-_MASKED = -100.0  # what Swin adds to the logits of tokens that only the cyclic shift made neighbours
+# What is added to the logits of tokens that only the cyclic shift made neighbours. CLAP adds -100, whose exponential is
+# a subnormal number: products of those take a CPU ten times as long, and they change no result.
+_MASKED = -1e4
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),

@@ -82,7 +82,7 @@ class LogMel(nn.Module):
     def band_hz(self) -> float:
         """The highest frequency of the features, in Hz."""
         heard = torch.nonzero(self.filters_FM.any(dim=1)).max()
-        return float(heard) / (len(self.filters_FM) - 1) * self.sample_rate_hz / 2
+        return float(heard) * self.sample_rate_hz / self.fft_size
 
     @torch.autocast("cuda", enabled=False)
     @torch.autocast("cpu", enabled=False)

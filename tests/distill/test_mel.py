@@ -57,3 +57,11 @@ def test_autocast_does_not_reach_the_features() -> None:
     waves = torch.randn(1, 480000, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(mel(waves), LogMel(BIOLINGUAL | {"truncation": "rand_trunc"})(waves))
+
+
+@pytest.mark.parametrize(("rate_hz", "highest_hz"), [(48000, 14000), (48000, 24000), (16000, 7000)])
+def test_the_band_ends_where_the_extractor_s_last_mel_does(rate_hz: int, highest_hz: int) -> None:
+    extractor = ClapFeatureExtractor(sampling_rate=rate_hz, frequency_max=highest_hz, truncation="rand_trunc")
+    mel = LogMel(extractor.to_dict())
+    bin_hz = rate_hz / extractor.fft_window_size
+    assert highest_hz - bin_hz <= mel.band_hz <= highest_hz
