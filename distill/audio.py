@@ -24,7 +24,7 @@ from distill import audio_errors, storage
 from distill.audio_decoders import AvDecoder, RangeHandle, SoundFileDecoder
 from distill.audio_errors import REASONS, AudioError, StorageError
 from distill.audio_flac import flac_length
-from distill.audio_header import pcm_layout, refuse_hopeless, refuse_without_samples
+from distill.audio_header import pcm_layout, refuse_broken_link, refuse_hopeless, refuse_without_samples
 from distill.audio_mp3 import is_mp3, length_tag
 from distill.audio_names import AUDIO_EXTENSIONS, is_audio_path
 from distill.errors import UserError
@@ -56,7 +56,8 @@ class AudioInfo:
     `frames` counts the sample frames (one sample of each channel) that the file can hold; compressed formats
     whose headers only estimate may yield fewer. `claimed_duration_s` is what the header says; `truncated` is whether
     that is more than there is. `format` is container/subtype in libsndfile's or FFmpeg's names, `decoder` is
-    "soundfile" or "pyav". `sequential` is whether a span costs all the sound before it: the container's seeks miss.
+    "soundfile" or "pyav". `sequential` is whether a span costs the whole file before it: the
+    container's seeks miss, or, in an MP3 without a length, walk through all packets.
     """
 
     frames: int
@@ -79,14 +80,21 @@ class Reader:
 
     Args:
         url: a local path or any URL that `distill.storage` knows.
+        known_frames: what an earlier `probe` of the same file said, which spares an MP3 without a length from being
+            walked through again.
+        block_bytes: fetched at a time from an object store.
 
     Raises:
         AudioError: the file cannot be used; see `REASONS`.
         UserError: the URL's scheme is unknown.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, known_frames: int | None = None, block_bytes: int = storage.WINDOW_BLOCK_BYTES
+    ) -> None:
         self.url = url
+        self._block_bytes = block_bytes
+        self._known_frames = known_frames
         self._handle: IO[bytes] | None = None
         self._decoder: SoundFileDecoder | AvDecoder | None = None
         self._fallback: Callable[[], SoundFileDecoder | AvDecoder] | None = None
@@ -152,10 +160,12 @@ class Reader:
     def _open(self) -> None:
         path = storage.filesystem(self.url)[1]
         local = not storage.is_remote(self.url)
+        if local and os.path.islink(path) and not os.path.exists(path):
+            refuse_broken_link(os.readlink(path))
         if local and not stat.S_ISREG(os.stat(path).st_mode):
             raise AudioError("unreadable", "not a regular file")  # a pipe would block for ever
         # close() closes it; a plain file, since libsndfile reads a local path without it
-        self._handle = open(path, "rb") if local else storage.open_read(self.url)  # noqa: SIM115
+        self._handle = open(path, "rb") if local else storage.open_read(self.url, self._block_bytes)  # noqa: SIM115
         self._size = self._handle.seek(0, os.SEEK_END)
         self._handle.seek(0)
         refuse_hopeless(self._handle.read(_HEAD_BYTES), self._size)
@@ -201,8 +211,12 @@ class Reader:
         source = self._path or RangeHandle(self._handle, 0, self._size)
         if self._flac is not None:
             return AvDecoder(source, self._size, self._flac.held_frames)
-        count = self._is_mp3 and (self._mp3_tag is None or not self._mp3_tag.holds)
-        return AvDecoder(source, self._size, count=count)
+        return AvDecoder(source, self._size, self._known_frames if self._counts else None, count=self._counts)
+
+    @property
+    def _counts(self) -> bool:
+        """Whether the length is only to be had by walking through all packets."""
+        return self._is_mp3 and (self._mp3_tag is None or not self._mp3_tag.holds)
 
     def _describe(self) -> AudioInfo:
         assert self._decoder is not None
@@ -225,7 +239,7 @@ class Reader:
             decoder=decoder.name,
             truncated=claimed > frames,
             claimed_duration_s=claimed / decoder.sample_rate_hz,
-            sequential=isinstance(decoder, AvDecoder) and not decoder.exact,
+            sequential=isinstance(decoder, AvDecoder) and (not decoder.exact or self._counts),
         )
 
     def _decode(self, start: int, stop: int) -> np.ndarray:
@@ -247,9 +261,9 @@ class Reader:
         return other.read(start, stop)
 
 
-def open_audio(url: str) -> Reader:
+def open_audio(url: str, known_frames: int | None = None) -> Reader:
     """Opens a recording for reading spans; see `Reader`."""
-    return Reader(url)
+    return Reader(url, known_frames)
 
 
 def probe(url: str) -> AudioInfo:
@@ -259,7 +273,7 @@ def probe(url: str) -> AudioInfo:
         AudioError: the file cannot be used; see `REASONS`.
         UserError: the URL's scheme is unknown.
     """
-    with Reader(url) as reader:
+    with Reader(url, block_bytes=storage.HEADER_BLOCK_BYTES) as reader:
         return reader.info
 
 
@@ -302,8 +316,11 @@ def read_mono(
     native = _mean(source.read_frames(steps * step_in, stop))
     if len(native) == 0:
         return native
-    resampled = soxr.resample(native, rate, sample_rate_hz, quality="HQ")
     skip = first - steps * step_out
+    if is_silent(native):  # the resampler would ring at both ends of what a dead microphone left
+        held = round(len(native) * step_out / step_in) - skip
+        return np.full(max(0, min(last - first, held)), native[0], np.float32)
+    resampled = soxr.resample(native, rate, sample_rate_hz, quality="HQ")
     return resampled[skip : skip + last - first]
 
 

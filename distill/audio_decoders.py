@@ -196,7 +196,7 @@ class AvDecoder:
         self._first_pts: int | None = None
         self._restart()
         self.frames = self._claimed_frames() if frames is None else frames
-        if count or container in _NO_LENGTH or self.frames == 0:
+        if (count and frames is None) or container in _NO_LENGTH or self.frames == 0:
             self.frames = self._count()
 
     def read(self, start: int, stop: int) -> np.ndarray:

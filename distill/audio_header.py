@@ -20,6 +20,7 @@ _POINTERS = (b"version https://git-lfs", b"/annex/objects/", b"../.git/annex/")
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _MAX_CHUNKS = 1000  # a header with more is damaged; each costs a read
 _SIZE_UNKNOWN = 0xFFFFFFFF
+_PADDING_BYTES = 1 << 20  # so many zero bytes behind a chunk's end are taken for room that was kept free
 _SUBTYPES = {(1, 8): "PCM_U8", (1, 16): "PCM_16", (1, 24): "PCM_24", (1, 32): "PCM_32"}
 _SUBTYPES |= {(3, 32): "FLOAT", (3, 64): "DOUBLE", (6, 8): "ALAW", (7, 8): "ULAW"}
 
@@ -134,6 +135,12 @@ def refuse_hopeless(head: bytes, size: int) -> None:
         raise AudioError("unreadable", f"starts with {len(head)} zero bytes: space reserved and never written")
 
 
+def refuse_broken_link(target: str) -> None:
+    """Raises for a symbolic link to content that git-annex keeps elsewhere."""
+    if "annex/objects" in target:
+        raise AudioError("pointer", "a git-annex link, whose content is not here: fetch it with git annex get")
+
+
 def refuse_without_samples(handle: IO[bytes], layout: PcmLayout | None, size: int) -> None:
     """Raises for a RIFF file whose header is there and whose sound is not."""
     if layout is not None:
@@ -187,12 +194,30 @@ def _chunk_follows(handle: IO[bytes], size: int, chunk: Chunk) -> bool:
     for position in (end + chunk.claimed_bytes % 2, end):  # some writers forget the padding byte
         handle.seek(position)
         header = handle.read(8)
-        if len(header) < 8 or not any(header):
+        if len(header) < 8 or (not any(header) and _is_padding(handle, position, size, chunk.claimed_bytes)):
             return True
         following = struct.unpack("<I", header[4:])[0]
         if _is_name(header[:4]) and position + 8 + following <= size + 1:
             return True
     return False
+
+
+def _is_padding(handle: IO[bytes], position: int, size: int, claimed_bytes: int) -> bool:
+    """Whether zero bytes are room that was kept free, and not the silence that a recording begins with.
+
+    They are if nothing else follows them. A long run of them is, too, unless the header claims no sound at all: then it
+    was never brought up to date, and what stands behind the zeros is the sound.
+    """
+    handle.seek(position)
+    left = min(_PADDING_BYTES, size - position)
+    while left > 0:
+        block = handle.read(min(left, 1 << 16))
+        if any(block):
+            return False
+        if not block:
+            break
+        left -= len(block)
+    return bool(claimed_bytes) or size - position <= _PADDING_BYTES
 
 
 def _is_name(name: bytes) -> bool:

@@ -22,7 +22,8 @@ import fsspec
 from distill.errors import UserError
 
 # s3fs reads ahead 50 MiB by default: a 10 s window of a recording is 1 MB.
-_WINDOW_BLOCK_BYTES = 1 << 20
+WINDOW_BLOCK_BYTES = 1 << 20
+HEADER_BLOCK_BYTES = 1 << 16
 _REMOVING_THREADS = 16
 
 _S3 = ("s3://", "s3a://")
@@ -88,11 +89,11 @@ def unreachable(url: str, error: Exception) -> str:
     return f"{url}: {said}{way_out if url.startswith(_S3) else ''}"
 
 
-def open_read(url: str) -> IO[bytes]:
-    """A seekable binary handle that fetches only the byte ranges that are read."""
+def open_read(url: str, block_bytes: int = WINDOW_BLOCK_BYTES) -> IO[bytes]:
+    """A seekable binary handle that fetches only the byte ranges that are read, from S3 so many bytes at a time."""
     fs, path = filesystem(url)
     # For this handle alone: what Ray writes through the same filesystem goes up in parts, of 5 MiB at least.
-    options = {"block_size": _WINDOW_BLOCK_BYTES} if url.startswith(_S3) else {}
+    options = {"block_size": block_bytes} if url.startswith(_S3) else {}
     return fs.open(path, "rb", **options)
 
 

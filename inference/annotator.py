@@ -11,6 +11,7 @@ import json
 import queue
 import threading
 import time
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class Settings:
         scoring: how species are scored.
         embeddings: how the windows' vectors are kept.
         precision: of the encoder: fp32, bf16 or int8.
+        command: a name of the command's own, another one each time it is given.
     """
 
     run_id: str
@@ -77,6 +79,7 @@ class Settings:
     scoring: Scoring = field(default_factory=Scoring)
     embeddings: embeddings.Kind = "none"
     precision: str = "fp32"
+    command: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass
@@ -95,6 +98,7 @@ class _Window:
     path: str
     start_s: float
     end_s: float
+    padded: bool  # the recording ends inside it
     samples: np.ndarray = field(repr=False)
 
 
@@ -156,13 +160,13 @@ class Annotator:
         return {"outcome": np.array(outcomes, dtype=object), "pace": np.array(paces, dtype=object)}
 
     def _annotate(self, unit: Unit, facts: dict[str, dict[str, Any]]) -> str:
-        tries = Tries(self.ledger, unit.name)
+        tries = Tries(self.ledger, unit.name, self.settings.command)
         self.heard: list[pa.Table] = []
         self.kept = codes.NONE_KEPT
         outcomes: dict[str, _Outcome] = defaultdict(_Outcome)
         hits: list[dict[str, Any]] = []
         pending: list[_Window] = []
-        for item in self._decode(unit, tries):
+        for item in self._decode(unit, tries, facts):
             if isinstance(item, _Window):
                 pending.append(item)
                 if len(pending) == self.settings.batch_size:
@@ -227,6 +231,7 @@ class Annotator:
                         "start_utc": start + timedelta(seconds=window.start_s) if start else None,
                         "start_s": window.start_s,
                         "end_s": window.end_s,
+                        "padded": window.padded,
                         "rank": k + 1,
                         "scientific_name": name,
                         "common_name": self.scorer.common_names[name],
@@ -245,7 +250,8 @@ class Annotator:
 
     def _vectors(self, windows: list[_Window]) -> np.ndarray:
         """The windows' vectors, float32 [windows, width]; they are kept where the run keeps them."""
-        waves = np.stack([window.samples for window in windows])
+        mel = self.student.mel
+        waves = np.stack([fit_length(window.samples, mel.clip_samples, mel.padding) for window in windows])
         vectors = self.student.embed(self.torch.from_numpy(waves)).float().cpu().numpy()
         kind = self.settings.embeddings
         if kind != "none":
@@ -257,7 +263,7 @@ class Annotator:
             self.kept = codes.kept(vectors, self.scorer.matcher)
         return vectors
 
-    def _decode(self, unit: Unit, tries: Tries) -> Iterator[_Window | _Done]:
+    def _decode(self, unit: Unit, tries: Tries, facts: dict[str, dict[str, Any]]) -> Iterator[_Window | _Done]:
         """The windows of a unit as they come out of the decoding threads, and each span's end."""
         files: dict[str, list[Span]] = defaultdict(list)
         for span in unit.spans:
@@ -281,7 +287,7 @@ class Annotator:
                         continue
                     if tries.careful:
                         tries.at(path)
-                    for group in self._windows_of(path, spans):
+                    for group in self._windows_of(path, spans, facts[path]["frames"]):
                         ready.put(group)
             except BaseException as error:
                 ready.put(error)
@@ -301,14 +307,18 @@ class Annotator:
         finally:
             stop.set()
 
-    def _windows_of(self, path: str, spans: list[Span]) -> Iterator[list[_Window | _Done]]:
-        """One recording's windows, span by span; after an error every further span ends with the same reason."""
+    def _windows_of(self, path: str, spans: list[Span], frames: int | None) -> Iterator[list[_Window | _Done]]:
+        """One recording's windows, span by span.
+
+        A span that cannot be decoded takes no other with it: what a recording gives does not depend on which of its
+        spans are in this unit. Where the recording cannot even be opened, all of them end with the same reason.
+        """
         ended = failures = 0
         while True:
             try:
-                with open_audio(storage.join(self.settings.archive, path)) as reader:
+                with open_audio(storage.join(self.settings.archive, path), frames) as reader:
                     for span in spans[ended:]:
-                        group = self._cut(reader, span)
+                        group = self._cut_safely(reader, span)
                         ended += 1
                         failures = 0
                         yield group
@@ -324,11 +334,35 @@ class Annotator:
                 reason, detail = error.reason, error.detail
                 break
             except Exception as error:
-                # Decoders have bugs that only one file in a million meets: that file's fate is its own.
-                reason, detail = "unreadable", f"{type(error).__name__}: {' '.join(str(error).split())}"
+                reason, detail = _unforeseen(error)
                 break
         for _ in spans[ended:]:
             yield [_Done(path, 0, 0, reason, detail)]
+
+    def _cut_safely(self, reader: Any, span: Span) -> list[_Window | _Done]:
+        """`_cut`; what cannot be decoded is the end of this span, or, where single samples are to blame, of a window.
+
+        Raises:
+            StorageError: the store failed, not the file.
+        """
+        try:
+            return self._cut(reader, span)
+        except StorageError:
+            raise
+        except AudioError as error:
+            if error.reason != "not-finite" or span.count == 1:
+                return [_Done(span.path, 0, 0, error.reason, error.detail)]
+        except Exception as error:
+            return [_Done(span.path, 0, 0, *_unforeseen(error))]
+        windows: list[_Window | _Done] = []
+        ends: list[_Done] = []
+        for number in range(span.first, span.first + span.count):
+            *found, end = self._cut_safely(reader, Span(span.path, number, 1))
+            windows += found
+            ends.append(end)  # type: ignore[arg-type]
+        first = next((end for end in ends if end.reason), ends[0])
+        heard, silent = sum(end.windows for end in ends), sum(end.silent for end in ends)
+        return [*windows, _Done(span.path, heard, silent, first.reason, first.detail)]
 
     def _cut(self, reader: Any, span: Span) -> list[_Window | _Done]:
         """The windows of one span, read in one go.
@@ -348,15 +382,14 @@ class Annotator:
         silent = decoded = 0
         for number, (start, end) in enumerate(places, span.first):
             wave = samples[start - begin : end - begin]
-            if not len(wave):
+            if len(wave) < (mel.fft_size if number else 1):  # less than one frame of the features is not worth a window
                 break
             decoded += 1
             if is_silent(wave):
                 silent += 1
                 continue
             start_s = number * windows.hop_s
-            padded = fit_length(wave, mel.clip_samples, mel.padding)
-            out.append(_Window(span.path, start_s, start_s + len(wave) / rate, padded))
+            out.append(_Window(span.path, start_s, start_s + len(wave) / rate, len(wave) < end - start, wave))
         # Lossy formats' headers tell the length to within a packet or two.
         ended_s = (begin + len(samples)) / rate
         short = end_s - ended_s > LENGTH_TOLERANCE_S
@@ -365,6 +398,11 @@ class Annotator:
         )
         out.append(_Done(span.path, decoded, silent, "truncated" if short else "", detail))
         return out
+
+
+def _unforeseen(error: Exception) -> tuple[str, str]:
+    """Decoders have bugs that only one file in a million meets: that file's fate is its own."""
+    return "unreadable", f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _date(known: dict[str, Any], start_s: float) -> str:
@@ -396,10 +434,11 @@ def encode_unit(unit: Unit, facts: pa.Table) -> str:
             "start_local": _iso(row["start_local"]),
             "latitude": row["latitude"],
             "longitude": row["longitude"],
+            "frames": round(row["duration_s"] * row["sample_rate_hz"]),
             "version": version,
         }
         for row, version in zip(
-            facts.select(["path", "site", "start_utc", "start_local", "latitude", "longitude"]).to_pylist(),
+            facts.to_pylist(),
             versions(facts).to_pylist(),
             strict=True,
         )

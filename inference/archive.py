@@ -5,6 +5,8 @@ Nothing is decoded here. Headers are read in parallel, by range reads.
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,10 +17,12 @@ from distill import storage, tables
 from distill.audio import AudioError, probe
 from distill.audio_errors import from_storage
 from inference import recorders
+from inference.ledger import Ledger, Tries
 from inference.patience import patiently
 from inference.sites import SiteRule
 
 FILES_PER_BLOCK = 64
+ROWS_PER_PART = 20_000  # of the inventory, kept while it is made: what a killed run need not read again
 HEADER_THREADS = 8  # a header costs some waiting and little work
 
 SEEN = pa.schema(
@@ -39,6 +43,7 @@ def inventory(
     timezone: str | None,
     sites: SiteRule,
     progress: Callable[[int], None] = lambda done: None,
+    state: Ledger | None = None,
 ) -> pa.Table:
     """Reads recordings' headers by a Ray job.
 
@@ -48,32 +53,58 @@ def inventory(
         timezone: the clock of names that give no offset, see `recorders.parse_zone`.
         sites: what site a path belongs to.
         progress: called with the files done.
+        state: of the run, which keeps what was read as it comes (see `Ledger.keep_part`), and notes what ends a whole
+            process. None, for a run that writes nothing, does without.
 
     Returns:
         `SEEN`, one row a file, sorted by path.
     """
     import ray
 
-    root = storage.absolute(url)
+    root, command = storage.absolute(url), uuid.uuid4().hex
 
     def read(batch: pa.Table) -> pa.Table:
+        files = batch.to_pylist()
+        tries = Tries(state, f"headers-{_block_name(files)}", command) if state is not None else None
+        if tries is not None and tries.careful:
+            return pa.Table.from_pylist([_seen_with_care(root, file, timezone, sites, tries) for file in files], SEEN)
         with ThreadPoolExecutor(HEADER_THREADS) as pool:
-            return pa.Table.from_pylist(
-                list(pool.map(lambda row: _seen(root, row, timezone, sites), batch.to_pylist())), SEEN
-            )
+            return pa.Table.from_pylist(list(pool.map(lambda file: _seen(root, file, timezone, sites), files)), SEEN)
 
     blocks: list[Any] = [
         ray.put(files.slice(start, FILES_PER_BLOCK)) for start in range(0, len(files), FILES_PER_BLOCK)
     ]
     found: list[pa.Table] = []
-    done = 0
+    done = parts = fresh = 0
     if blocks:
         dataset = ray.data.from_arrow_refs(blocks).map_batches(read, batch_size=None, batch_format="pyarrow")
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             found.append(batch.cast(SEEN))  # type: ignore[union-attr,operator]
             done += len(batch)
+            fresh += len(batch)
+            if state is not None and fresh >= ROWS_PER_PART:
+                part = pa.concat_tables(found[parts:])
+                state.keep_part("inventory", part)
+                parts, fresh = len(found), 0
             progress(done)
     return pa.concat_tables([SEEN.empty_table(), *found]).sort_by("path").combine_chunks()
+
+
+def _block_name(files: list[dict[str, Any]]) -> str:
+    text = "\0".join(file["path"] for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _seen_with_care(
+    root: str, file: dict[str, Any], timezone: str | None, sites: SiteRule, tries: Tries
+) -> dict[str, Any]:
+    """`_seen`, for a file among which one ends the whole process that opens it."""
+    if file["path"] in tries.hopeless:
+        origin = recorders.origin(file["path"], timezone=timezone)
+        lost = {"reason": "crashed", "detail": "a process that read its header ended each time", "cut_short": ""}
+        return file | {"site": sites.of(file["path"])} | lost | vars(origin)
+    tries.at(file["path"])
+    return _seen(root, file, timezone, sites)
 
 
 def _seen(root: str, file: dict[str, Any], timezone: str | None, sites: SiteRule) -> dict[str, Any]:
@@ -96,14 +127,7 @@ def _seen(root: str, file: dict[str, Any], timezone: str | None, sites: SiteRule
         origin = _identify(url, timezone) if row["reason"] else patiently(lambda: _identify(url, timezone))
     except AudioError:
         origin = recorders.origin(url, timezone=timezone)
-    return row | {
-        "recorder": origin.recorder,
-        "start_utc": origin.start_utc,
-        "start_local": origin.start_local,
-        "start_source": origin.start_source,
-        "latitude": origin.latitude,
-        "longitude": origin.longitude,
-    }
+    return row | vars(origin)
 
 
 def _identify(url: str, timezone: str | None) -> recorders.Origin:

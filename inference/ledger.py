@@ -2,11 +2,11 @@
 
     <out>/.state/<run_id>/
         begun                    hits that lie beside it are this run's
-        inventory.parquet        headers that were read
+        inventory.parquet        headers that were read; inventory-….parquet while they are
         before.json, .parquet    run.json and recordings of the rounds before, while tables change
         hits/<unit>.parquet      rows of a finished unit, not yet published
         units/<unit>.json        the unit's outcome: it is finished when this file is there
-        tries/<unit>/…           starts of a unit, and what it was at: see `Tries`
+        tries/<command>/<unit>/… starts of a unit, and what it was at: see `Tries`
 
 Each file is written whole or not at all, and the outcome last. What lies under a unit without an outcome is void.
 """
@@ -150,12 +150,24 @@ class Ledger:
         """Writes a table of the run's own, such as `inventory`."""
         persistently(lambda: tables.write_table(storage.join(self.url, f"{name}.parquet"), table))
 
+    def keep_part(self, name: str, table: pa.Table) -> None:
+        """Writes a part of such a table that is not complete yet."""
+        self.keep(f"{name}-{uuid.uuid4().hex}", table)
+
     def kept(self, name: str) -> pa.Table | None:
         """Reads such a table; None where there is none."""
         url = storage.join(self.url, f"{name}.parquet")
         if not persistently(lambda: storage.exists(url)):
             return None
         return persistently(lambda: read_parquet(url))
+
+    def kept_parts(self, name: str) -> list[pa.Table]:
+        """Reads such a table and the parts of one; rows may be in several."""
+        fs, path = storage.filesystem(self.url)
+        there = persistently(lambda: sorted(fs.ls(path, detail=False)) if fs.exists(path) else [])
+        names = [one.rsplit("/", 1)[-1] for one in there]
+        wanted = [one for one in names if one == f"{name}.parquet" or (one[: len(name) + 1] == f"{name}-")]
+        return [persistently(lambda one=one: read_parquet(storage.join(self.url, one))) for one in wanted]  # type: ignore[misc]
 
     def finish(self, unit: str, staged: dict[str, pa.Table], outcome: dict[str, Any]) -> str:
         """Writes a unit's rows, table by table, then its outcome, whose text is returned."""
@@ -188,18 +200,20 @@ class Tries:
     """Keeps a unit that ends its whole process, by a decoder's crash or by all the memory, from doing so for ever.
 
     A start of a unit is noted. Behind `BEFORE_CARE` starts without an outcome, each recording is noted before it is
-    opened; one that `BEFORE_GIVING_UP` starts ended at is passed over from then on.
+    opened; one that `BEFORE_GIVING_UP` starts ended at is passed over from then on. Only starts by the same command
+    count: where the whole command was killed, no recording is to blame.
 
     Args:
         ledger: of the run.
         unit: the unit's name.
+        command: a name of the command's own.
     """
 
     BEFORE_CARE = 2
     BEFORE_GIVING_UP = 2
 
-    def __init__(self, ledger: Ledger, unit: str) -> None:
-        self._folder = storage.join(ledger.url, "tries", unit)
+    def __init__(self, ledger: Ledger, unit: str, command: str) -> None:
+        self._folder = storage.join(ledger.url, "tries", command, unit)
         fs, path = storage.filesystem(self._folder)
         starts = persistently(lambda: fs.ls(path, detail=False) if fs.exists(path) else [])
         self.careful = len(starts) >= self.BEFORE_CARE

@@ -27,7 +27,10 @@ from inference.spans import (
     span_windows,
 )
 
-FACTS = ["path", "size_bytes", "etag_or_mtime", "site", "start_utc", "start_local", "latitude", "longitude"]
+FACTS = [
+    *("path", "size_bytes", "etag_or_mtime", "duration_s", "sample_rate_hz"),
+    *("site", "start_utc", "start_local", "latitude", "longitude"),
+]
 """Columns of the inventory that annotators need."""
 
 _FIRST_BITS = 40

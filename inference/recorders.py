@@ -61,7 +61,7 @@ def identify(url: str, timezone: str | None = None) -> Origin:
         UserError: the zone is unknown.
         OSError: the file cannot be read.
     """
-    with storage.open_read(url) as handle:
+    with storage.open_read(url, storage.HEADER_BLOCK_BYTES) as handle:
         size = handle.seek(0, os.SEEK_END)
         return origin(url, read_metadata(handle, size), timezone)
 
@@ -166,8 +166,9 @@ def _parse_info(content: bytes) -> dict[bytes, str]:
 
 
 def _guano_start(guano: dict[str, str]) -> datetime | None:
+    said = re.sub(r"([+-])(\d)(:\d\d)$", r"\g<1>0\2\3", guano.get("Timestamp", ""))  # +1:00, which ISO 8601 has not
     try:
-        return datetime.fromisoformat(guano.get("Timestamp", ""))
+        return datetime.fromisoformat(said) if ":" in said else None  # a day alone is less than a file's name may tell
     except ValueError:
         return None
 
@@ -178,8 +179,8 @@ def _guano_position(guano: dict[str, str]) -> tuple[float, float] | None:
 
 
 _COMMENT = re.compile(
-    r"Recorded at (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:\.\d+)? "
-    r"(?P<day>\d\d)/(?P<month>\d\d)/(?P<year>\d{4})"
+    r"Recorded at (?P<hour>\d\d?):(?P<minute>\d\d):(?P<second>\d\d)(?:\.\d+)? "
+    r"(?P<day>\d\d?)/(?P<month>\d\d?)/(?P<year>\d{4})"
     r"(?: \((?P<utc>UTC)(?:(?P<sign>[+-])(?P<hours>\d{1,2})(?::(?P<minutes>\d\d))?)?\))?"
 )
 
@@ -193,16 +194,22 @@ def _comment_start(comment: str) -> datetime | None:
 
 _DATE = r"(?P<year>(?:19|20)\d\d)-?(?P<month>[ \d]\d)-?(?P<day>[ \d]\d)"
 _TIME = r"(?P<hour>[ \d]\d)[-:]?(?P<minute>[ \d]\d)[-:]?(?P<second>[ \d]\d)"
-# Behind the time: T marks AudioMoth's triggered recordings, Z is UTC, and an offset may follow an underscore.
-_OFFSET = r"(?:(?P<utc>Z)|T|_?(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)(?![\d.]))?"
+# Behind the time: T marks AudioMoth's triggered recordings, Z is UTC, and an offset may follow an underscore, which one
+# of hours alone must: a -01 may be a number.
+_HOURS = r"(?P<hours>\d\d)(?::?(?P<minutes>\d\d)|(?<=_[+-](?:0\d|1[0-4])))(?![\d.])"
+_OFFSET = rf"(?:(?P<utc>Z)|T|_?(?P<sign>[+-]){_HOURS})?"
 _NAME = re.compile(rf"(?<!\d){_DATE}(?:_T|T|_|\$| |-){_TIME}(?!\d){_OFFSET}")
-_HEX_NAME = re.compile(r"(?:.*_)?(?P<seconds>[0-9A-F]{8})T?")
+_PARTED_NAME = re.compile(
+    r"(?<!\d)(?P<year>(?:19|20)\d\d)_(?P<month>\d\d)_(?P<day>\d\d)_(?P<hour>\d\d)_(?P<minute>\d\d)_(?P<second>\d\d)(?!\d)"
+    r"(?P<sign>)"
+)
+_HEX_NAME = re.compile(r"(?:.*_)?(?P<seconds>[0-9A-F]{8}|[0-9a-f]{8})T?")
 _HEX_YEARS = range(2014, 2038)  # AudioMoth's first year; and a date such as 20190522 read as hexadecimal is before it
 
 
 def _name_start(stem: str) -> datetime | None:
-    for match in _NAME.finditer(stem):
-        moment = _moment(match, UTC if match["utc"] else None)
+    for match in (*_NAME.finditer(stem), *_PARTED_NAME.finditer(stem)):
+        moment = _moment(match, UTC if match.groupdict().get("utc") else None)
         if moment is not None:
             return moment
     epoch = _HEX_NAME.fullmatch(stem)

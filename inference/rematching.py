@@ -102,11 +102,12 @@ class Rematcher(Annotator):
         known = self.recordings.take(pc.index_in(paths, self.recordings["path"])).to_pylist()
         return self._annotate(Unit(raw["name"], ()), {fact["path"]: fact | {"version": ""} for fact in known})
 
-    def _decode(self, unit: Unit, tries: Tries) -> Iterator[_Window | _Done]:
+    def _decode(self, unit: Unit, tries: Tries, facts: dict[str, dict[str, Any]]) -> Iterator[_Window | _Done]:
         """The windows that were kept, with their vectors where a window has samples."""
+        least_s = self.source.record["window_s"] - 1e-6
         columns = [self.rows[name].to_pylist() for name in ("recording", "start_s", "end_s")]
         for path, start_s, end_s, vector in zip(*columns, embeddings.vectors(self.rows, self.width), strict=True):
-            yield _Window(path, start_s, end_s, vector)
+            yield _Window(path, start_s, end_s, end_s - start_s < least_s, vector)
         for path, count in zip(*_counts(self.rows["recording"]), strict=True):
             yield _Done(path, count, 0)
 

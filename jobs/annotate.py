@@ -215,6 +215,8 @@ def main(options: Options) -> None:
     cluster.connect()
     begin = time.monotonic()
     gpus = min(1, cluster.gpus()) if options.gpus_per_actor is None else options.gpus_per_actor
+    if not options.dry_run:
+        state.begin()
     seen = _inventory(change.todo, options, rule, state)
     outcomes = state.finished()
     planned = plan.make(seen, windows, outcomes)
@@ -241,7 +243,6 @@ def main(options: Options) -> None:
         print(plan_text.describe(files, planned, settings, actors, gpus, model.mel.band_hz))
         return
     with tracking.run("annotate", opts.as_dict(options), fingerprints | {"archive": files.fingerprint()}) as run:
-        state.begin()
         state.keep("inventory", seen)
         if names:
             kept_names = names.keep(options.out, run_id)
@@ -408,15 +409,15 @@ def _inventory(todo: pa.Table, options: Options, rule: Any, state: Ledger) -> pa
     from jobs import progress
 
     assert options.archive
-    kept = state.kept("inventory")
-    if kept is None or not kept.schema.equals(archive.SEEN):
-        kept = archive.SEEN.empty_table()
+    parts = [part for part in state.kept_parts("inventory") if part.schema.equals(archive.SEEN)]
+    kept = pa.concat_tables([archive.SEEN.empty_table(), *parts])
     at = pc.index_in(todo["path"], kept["path"])
     same = pc.fill_null(pc.equal(plan.versions(kept).take(at), plan.versions(todo)), False)
     same = pc.and_(same, pc.invert(pc.is_in(kept["reason"].take(at), pa.array(RETRIED))))
     unread = todo.filter(pc.invert(same))
     bar = progress.Progress("headers", len(unread))
-    fresh = archive.inventory(unread, options.archive, options.timezone, rule, bar.update)
+    keeper = None if options.dry_run else state
+    fresh = archive.inventory(unread, options.archive, options.timezone, rule, bar.update, keeper)
     if len(unread):
         bar.close()
     return pa.concat_tables([kept.take(at.filter(same)), fresh]).sort_by("path").combine_chunks()

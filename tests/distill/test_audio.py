@@ -255,6 +255,16 @@ def test_data_size_that_is_no_use(tmp_path: Path, data_size: int, riff_size: int
         np.testing.assert_allclose(reader.read(1.0, 2.0), samples[RATE:], atol=1e-4)
 
 
+def test_a_silent_beginning_behind_a_header_never_brought_up_to_date(tmp_path: Path) -> None:
+    samples = sound(3.0)
+    samples[: RATE // 2] = 0
+    assert probe(riff(tmp_path / "a.wav", pcm16(samples), 0, 0)).frames == 3 * RATE
+    # The claimed size ends inside a silence, which the sound goes on behind.
+    assert probe(riff(tmp_path / "b.wav", pcm16(samples), 2 * (RATE // 4))).frames == 3 * RATE
+    with pytest.raises(AudioError, match="empty"):
+        probe(riff(tmp_path / "c.wav", bytes(20_000), 0, 0))
+
+
 def test_chunks_behind_the_sound_are_not_sound(tmp_path: Path) -> None:
     samples = sound(1.0)
     behind = b"guan" + struct.pack("<I", 20) + b"GUANO|Version:1.0\nX:"
@@ -442,6 +452,12 @@ def test_not_there_and_not_allowed(tmp_path: Path) -> None:
     assert fails(locked).reason == "permission"
 
 
+def test_a_link_to_what_git_annex_keeps_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").symlink_to("../.git/annex/objects/Xx/Yy/SHA256E-s1--0.wav/SHA256E-s1--0.wav")
+    (tmp_path / "b.wav").symlink_to("nowhere.wav")
+    assert [fails(tmp_path / name).reason for name in ("a.wav", "b.wav")] == ["pointer", "vanished"]
+
+
 def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     assert fails(tmp_path / "pipe.wav").reason == "unreadable"
@@ -563,6 +579,24 @@ def test_which_formats_are_read_from_their_start(tmp_path: Path) -> None:
     found = {path: probe(str(path)).sequential for path in (tmp_path / "a.wav", tmp_path / "a.ogg")}
     assert list(found.values()) == [False, True]
     assert not probe(str(encode(tmp_path / "a.mp3", samples, "libmp3lame"))).sequential
+
+
+def test_an_mp3_without_a_length_is_walked_through_once(tmp_path: Path, counting: type[CountingFile]) -> None:
+    content = Path(encode(tmp_path / "a.mp3", sound(60.0), "libmp3lame")).read_bytes()
+    at = max(content.find(b"Xing"), content.find(b"Info"))
+    path = tmp_path / "untagged.mp3"
+    path.write_bytes(content[:at] + bytes(4) + content[at + 4 :])
+    info = probe(f"counting://{path}")
+    assert info.sequential  # a far span needs a walk to it
+    assert info.duration_s == pytest.approx(60.0, abs=0.2)
+    counting.count = 0
+    with open_audio(f"counting://{path}", info.frames) as reader:
+        assert reader.info == info
+        opened = counting.count
+        assert opened < len(content) / 2
+        spans = [reader.read(start, start + 10.0) for start in range(0, 60, 10)]
+    assert sum(map(len, spans)) == pytest.approx(60 * RATE, abs=0.2 * RATE)
+    assert counting.count - opened < 1.1 * len(content)
 
 
 def test_a_far_seek_in_mp3_does_not_decode_its_way_there(tmp_path: Path) -> None:

@@ -266,3 +266,28 @@ def test_real_headers() -> None:
     assert (found.recorder, found.start_source, found.start_utc) == ("AudioMoth", "comment", utc(2020, 4, 4, 10, 25))
     found = identify(str(song_meter), timezone="-03:00")
     assert (found.recorder, found.start_source, found.start_utc) == ("Song Meter", "filename", utc(2019, 5, 22, 4, 30))
+
+
+@pytest.mark.parametrize(
+    ("name", "local", "utc"),
+    [
+        ("5dfb6dfc.wav", "2019-12-19T12:33:00", "2019-12-19T12:33:00+00:00"),
+        ("20220719_031500_+02.wav", "2022-07-19T03:15:00", "2022-07-19T01:15:00+00:00"),
+        ("20220719_031500-01.wav", "2022-07-19T03:15:00", None),
+        ("2019_05_22_01_30_00.wav", "2019-05-22T01:30:00", None),
+        ("site_20220719_031500_-33.5.wav", "2022-07-19T03:15:00", None),
+    ],
+)
+def test_names_of_less_usual_kinds(name: str, local: str, utc: str | None) -> None:
+    found = origin(name)
+    assert found.start_local == datetime.fromisoformat(local)
+    assert found.start_utc == (datetime.fromisoformat(utc) if utc else None)
+
+
+def test_metadata_of_less_usual_kinds() -> None:
+    comment = Metadata(comment="Recorded at 9:03:00 3/9/2024 (UTC+2) by AudioMoth 0123456789ABCDEF")
+    assert origin("a.wav", comment).start_utc == datetime(2024, 9, 3, 7, 3, tzinfo=UTC)
+    short = Metadata(guano={"Timestamp": "2024-09-03T10:00:00+1:00"})
+    assert origin("a.wav", short).start_utc == datetime(2024, 9, 3, 9, tzinfo=UTC)
+    day = origin("x_20240903_010203.wav", Metadata(guano={"Timestamp": "2024-09-03"}))
+    assert (day.start_source, day.start_local) == ("filename", datetime(2024, 9, 3, 1, 2, 3))

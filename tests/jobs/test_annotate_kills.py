@@ -226,10 +226,10 @@ CRASHING = """
 import os, sys
 from inference import annotator
 real = annotator.open_audio
-def crash(url):
+def crash(url, frames):
     if url.endswith("poison.wav"):
         os.kill(os.getpid(), 9)
-    return real(url)
+    return real(url, frames)
 annotator.open_audio = crash
 import pickle
 settings, unit = pickle.load(open(sys.argv[1], "rb"))
@@ -251,7 +251,7 @@ def test_a_file_that_ends_the_process_is_passed_over(gallery_dir: Path, model_di
     shutil.copy(folder / "site-1" / "20240515_050000.wav", folder / "site-1" / "poison.wav")
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.wav"))
     rows = [
-        {"path": path, "size_bytes": 1, "etag_or_mtime": "", "duration_s": 13.0, "site": "s"}
+        {"path": path, "size_bytes": 1, "etag_or_mtime": "", "duration_s": 13.0, "sample_rate_hz": 16000, "site": "s"}
         | {"reason": "", "detail": "", "cut_short": ""}
         for path in paths
     ]
