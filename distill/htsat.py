@@ -238,20 +238,33 @@ class _Block(nn.Module):
 
     def _attend(self, x_BNC: torch.Tensor) -> torch.Tensor:
         batch, tokens, width = x_BNC.shape
-        area = self.window**2
-        qkv = self.qkv(x_BNC).view(batch, self.windows, area, 3, self.heads, width // self.heads)
-        bias_WHAA = self.bias().to(qkv.dtype)
+        qkv = self.qkv(x_BNC).view(batch, self.windows, self.window**2, 3, self.heads, width // self.heads)
         dropout = self.attention_dropout if self.training else 0.0
+        attend = self._attend_fused if x_BNC.is_cuda else self._attend_plainly
+        return self.out_dropout(self.out(attend(qkv, self.bias().to(qkv.dtype), dropout).reshape(batch, tokens, width)))
+
+    def _attend_fused(self, qkv: torch.Tensor, bias_WHAA: torch.Tensor, dropout: float) -> torch.Tensor:
+        """[batch, windows, area, heads, width of a head] from the same with a 3 before the heads."""
         if self.shift:
             # A bias for each window and head: the clips share it, one after the other.
             clips = []
             for q, k, v in zip(*qkv.permute(3, 0, 1, 4, 2, 5).unbind(0), strict=True):
                 clips.append(F.scaled_dot_product_attention(q, k, v, bias_WHAA, dropout))
-            out = torch.stack(clips).transpose(2, 3)
-        else:
-            q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
-            out = F.scaled_dot_product_attention(q, k, v, bias_WHAA, dropout).transpose(1, 2)
-        return self.out_dropout(self.out(out.reshape(batch, tokens, width)))
+            return torch.stack(clips).transpose(2, 3)
+        q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
+        return F.scaled_dot_product_attention(q, k, v, bias_WHAA, dropout).transpose(1, 2)
+
+    def _attend_plainly(self, qkv: torch.Tensor, bias_WHAA: torch.Tensor, dropout: float) -> torch.Tensor:
+        """The same, step by step: PyTorch's fused attention for CPUs has no gradient of the bias, and what it does
+        instead copies the bias for each clip and looks at each row for one that is masked throughout."""
+        batch, windows, area, _, heads, width = qkv.shape
+        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).reshape(3, -1, area, width).unbind(0)
+        logits = torch.bmm(q * width**-0.5, k.transpose(1, 2)).view(batch, windows, heads, area, area)
+        weights = torch.softmax(logits.add_(bias_WHAA), -1)
+        if dropout:
+            weights = F.dropout(weights, dropout)
+        out = torch.bmm(weights.view(-1, area, area), v)
+        return out.view(batch, windows, heads, area, width).transpose(2, 3)
 
     def bias(self) -> torch.Tensor:
         """What position, and the mask of a shifted block, add to the logits of two tokens.
