@@ -5,6 +5,8 @@
     root/HSN_metadata_test_5s.parquet   a row a 5 s segment: `ebird_code_multilabel`, empty where nothing calls
     root/**/*.ogg                       unpacked anywhere below, joined by the base name of `filepath`
 
+Hugging Face's own exports write codes as numbers of classes, and say in the table's schema what the classes are.
+
 Parquet or CSV; the split is what the file's name ends in. Species are eBird codes, which a taxonomy with `species_code`
 (eBird's own checklist has it) turns into names. A segment in which several species call has no `scientific_name`; its
 `scientific_names`, like its codes, list them all.
@@ -13,6 +15,7 @@ Parquet or CSV; the split is what the file's name ends in. Species are eBird cod
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 from collections import Counter
 from collections.abc import Sequence
@@ -83,6 +86,8 @@ def read_table(folder: files.Folder, name: str, split: str, taxonomy: Taxonomy) 
     if not {"ebird_code", "ebird_code_multilabel"} & set(rows.column_names):
         files.require(url, rows.column_names, ["ebird_code or ebird_code_multilabel"])
 
+    for column in ("ebird_code", "ebird_code_multilabel"):
+        rows = _with_codes_for_numbers(rows, column)
     names = [posixpath.basename(path) for path in rows["filepath"].to_pylist()]
     singles = files.values(rows, "ebird_code")
     many = [_codes(url, code) for code in files.values(rows, "ebird_code_multilabel")]
@@ -108,6 +113,23 @@ def read_table(folder: files.Folder, name: str, split: str, taxonomy: Taxonomy) 
             values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
         result[_RENAMED.get(column, column)] = values
     return pa.table(result)
+
+
+def _with_codes_for_numbers(rows: pa.Table, column: str) -> pa.Table:
+    """Codes in place of class numbers, where the table's schema says which class has which."""
+    about = json.loads((rows.schema.metadata or {}).get(b"huggingface", b"{}"))
+    feature = about.get("info", {}).get("features", {}).get(column) or {}
+    while "feature" in feature:  # of a list, that of its items
+        feature = feature["feature"]
+    classes = feature.get("names")
+    if not classes or column not in rows.column_names:
+        return rows
+
+    def named(value: Any) -> Any:
+        return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else value
+
+    values = [[named(v) for v in each] if isinstance(each, list) else named(each) for each in rows[column].to_pylist()]
+    return rows.set_column(rows.column_names.index(column), column, pa.array(values))
 
 
 def _ids(names: list[str], split: str) -> list[str]:

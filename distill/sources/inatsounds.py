@@ -36,6 +36,30 @@ def read(folder: files.Folder, parts: Sequence[str] = ()) -> pa.Table:
     return pa.concat_tables([_read_split(folder, split) for split in files.chosen_parts(here, parts, folder.root)])
 
 
+def species(folder: files.Folder, split: str) -> list[dict[str, Any]]:
+    """Every species that a split's JSON lists, in its order, whether or not a recording of it is there.
+
+    Returns:
+        rows with `scientific_name`, `common_name`, the ranks and `evaluation` (1 for the species that the paper's
+        scores are averaged over; None where the list does not say).
+
+    Raises:
+        UserError: the split's JSON is not one, or lists no categories.
+    """
+    url = folder.open(f"{split}.json")
+    content = files.read_json(url)
+    files.require(url, list(content), ["categories"])
+    if not content["categories"]:
+        raise UserError(f"{url} lists no categories")
+    files.require(f"{url}: categories", list(content["categories"][0]), _NEEDED["categories"])
+    found: dict[str, dict[str, Any]] = {}
+    for row in content["categories"]:
+        names = {"scientific_name": row["name"], "common_name": row.get("common_name")}
+        ranks = {rank: row.get(key) for rank, key in _RANKS.items()}
+        found.setdefault(row["name"], names | ranks | {"evaluation": row.get("evaluation")})
+    return list(found.values())
+
+
 def _read_split(folder: files.Folder, split: str) -> pa.Table:
     url = folder.open(f"{split}.json")
     content = files.read_json(url)

@@ -32,7 +32,7 @@ def page(
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         resources.files("inference.evaluation").joinpath("page.html.j2").read_text(encoding="utf-8")
     )
-    bars = {row["method"]: row["mAP"] for _, rows, _ in sections[:1] for row in rows}
+    bars = {row["method"]: row["mAP"] for _, rows, _ in sections[:1] for row in rows if row.get("mAP") is not None}
     return template.render(
         heading=heading,
         facts=facts,
