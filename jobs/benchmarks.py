@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ from jobs import options as opts
 
 if TYPE_CHECKING:
     from inference.benchmarks import Ask, Labelled, Pair
-    from inference.gallery import Gallery
     from jobs.evaluate import Options
 
 _ASKED = ("parts", "taxonomy", "annotations", "species_column", "window_s", "hop_s")
@@ -29,16 +29,18 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
         UserError: bad options, or a folder that is not laid out as the benchmark was published.
     """
+    from distill import storage
     from inference.benchmarks import BENCHMARKS, Pair
+    from jobs import labelled
 
-    ask = _ask(options)
-    found = BENCHMARKS[options.benchmark or "raven"].read(ask)
-    if isinstance(found, Pair):
-        return _pair(found, options)
-    for field in ("checks", "save_scores"):
-        if getattr(options, field):
-            raise UserError(f"{opts.flag(field)} is for recordings and photographs: ssw60, or --recordings")
-    return _labelled(found, options)
+    with tempfile.TemporaryDirectory(prefix="songsight-") as scratch:
+        where = options.out or scratch
+        ask = replace(_ask(options), unpack=storage.join(where, "sounds"))
+        found = BENCHMARKS[options.benchmark or "raven"].read(ask)
+        if isinstance(found, Pair):
+            return _pair(found, ask, where, options)
+        _check_labelled(found, options)
+        return labelled.run(found, options)
 
 
 def _ask(options: Options) -> Ask:
@@ -53,7 +55,7 @@ def _ask(options: Options) -> Ask:
     if options.recordings is not None:
         raise UserError("--recordings is not for --benchmark: --data has the recordings")
     for field in _ASKED:
-        if field not in BENCHMARKS[name].heeds and getattr(options, field) != getattr(type(options), field):
+        if field not in BENCHMARKS[name].heeds and _given(options, field):
             raise UserError(f"{opts.flag(field)} is not for --benchmark {name}")
     opts.require_positive(window_s=options.window_s, hop_s=options.hop_s)
     parts = [part for word in options.parts for part in word.split(",") if part]
@@ -61,116 +63,76 @@ def _ask(options: Options) -> Ask:
     return Ask(options.data, parts, taxa, options.annotations, options.species_column, options.window_s, options.hop_s)
 
 
-def _pair(found: Pair, options: Options) -> dict[str, Any]:
+def _given(options: Options, field: str) -> bool:
+    return getattr(options, field) != getattr(type(options), field)
+
+
+def _check_labelled(found: list[Labelled], options: Options) -> None:
+    """Refuses what would change nothing.
+
+    Raises:
+        UserError: naming the option.
+    """
+    for field in ("checks", "trained_on", "synonyms"):
+        if _given(options, field):
+            raise UserError(f"{opts.flag(field)} is for recordings and photographs: ssw60, or --recordings")
+    name = options.benchmark or "raven"
+    retrieves = any(not task.several for task in found)
+    for field, what in (("k", "kNN"), ("bridge", "bridged query")):
+        if _given(options, field) and not (retrieves and options.gallery):
+            needs = " without --gallery" if retrieves else ""
+            raise UserError(f"{opts.flag(field)} is not for --benchmark {name}{needs}: there is no {what}")
+    if options.save_scores and len(found) > 1:
+        parts = ", ".join(task.name.partition("_")[2] for task in found)
+        raise UserError(f"--save-scores keeps the scores of one part: name it by --parts (here are {parts})")
+
+
+def _pair(found: Pair, ask: Ask, where: str, options: Options) -> dict[str, Any]:
     """Writes the two tables, embeds the photographs, and evaluates as if they had been given."""
     from distill import storage, tables
     from jobs import evaluate
 
-    with tempfile.TemporaryDirectory(prefix="songsight-") as scratch:
-        where = options.out or scratch
-        recordings = storage.join(where, "recordings.parquet")
-        tables.write_table(recordings, found.recordings)
-        gallery = options.gallery or _gallery(found, storage.join(where, "gallery"), where, options)
-        return evaluate.main(
-            replace(options, benchmark=None, data=None, parts=(), recordings=recordings, gallery=gallery)
-        )
+    recordings = storage.join(where, "recordings.parquet")
+    tables.write_table(recordings, found.recordings)
+    gallery = options.gallery
+    if gallery is None:
+        gallery = _gallery(found, storage.join(where, "gallery"), where, options)
+    elif any(part.startswith("images_") for part in ask.parts):
+        gallery = _of_parts(gallery, found, storage.join(where, "gallery"), ask)
+    return evaluate.main(replace(options, benchmark=None, data=None, parts=(), recordings=recordings, gallery=gallery))
+
+
+def _of_parts(gallery: str, found: Pair, out: str, ask: Ask) -> str:
+    """A gallery's photographs that are of the parts asked for, as a gallery of their own."""
+    from distill import storage
+    from inference.benchmarks import photographs
+
+    if storage.absolute(gallery) == storage.absolute(out):
+        raise UserError(f"--gallery {gallery}: that of --parts is written there; give another --out")
+    kept = photographs.only(gallery, set(found.images["image_id"].to_pylist()), out)
+    if not kept:
+        raise UserError(f"--gallery {gallery}: holds no photograph of --parts {' '.join(ask.parts)}, by image_id")
+    opts.note(f"{kept} of the {len(found.images)} photographs of {' '.join(ask.parts)} are in --gallery {gallery}")
+    return out
 
 
 def _gallery(found: Pair, out: str, where: str, options: Options) -> str:
+    """The gallery of the benchmark's photographs in `out`: the one that is there, if it is of them and the teacher."""
     from distill import storage, student, tables
     from jobs import gallery
 
     assert options.model
-    teacher = options.teacher or student.load(options.model).config.teacher
+    config = student.load(options.model).config
+    info = storage.join(out, "gallery.json")
+    if storage.exists(info):
+        there = json.loads(storage.read_bytes(info))
+        same = (tables.fingerprint(found.images), config.teacher_fingerprint)
+        if (there.get("images_fingerprint"), there.get("teacher_fingerprint")) == same:
+            opts.note(f"the photographs are embedded already: {out}")
+            return out
     images = storage.join(where, "images.parquet")
     tables.write_table(images, found.images)
-    gallery.main(gallery.Options(images=images, teacher=teacher, out=out, actors=options.actors))
-    return out
-
-
-def _labelled(found: list[Labelled], options: Options) -> dict[str, Any]:
-    import json
-
-    from distill import checkpoints, storage, student, tables, teacher
-    from inference import gallery as galleries
-    from inference.benchmarks import naming
-    from jobs import cluster, evaluate, side_tables, tracking
-
-    assert options.model
-    model_at = checkpoints.portable(options.model)
-    model = student.load(model_at)
-    shown = galleries.read(options.gallery) if options.gallery else None
-    if shown is not None:
-        shown.check_teacher(
-            model.config.embedding_width, model.config.teacher_fingerprint, "--gallery", f"--model {options.model}"
-        )
-    base_name = options.base or model.config.base_model
-    base = student.load_base(base_name, "--base")[0]
-    base_text = evaluate._base_text(base, base_name)
-    taught_by = teacher.load(options.teacher or model.config.teacher, option="--teacher")
-    if taught_by.fingerprint != model.config.teacher_fingerprint:
-        raise UserError(f"--teacher {taught_by.name}: has other weights than the model's teacher")
-
-    cluster.connect()
-    fingerprints = {task.name: tables.fingerprint(task.clips) for task in found} | {"teacher": taught_by.fingerprint}
-    result: dict[str, Any] = {}
-    with tracking.run("evaluate", opts.as_dict(options), fingerprints) as active:
-        for task in found:
-            for note in task.notes:
-                opts.note(f"{task.name}: {note}")
-            units = _embedded(task, model, model_at, student.Base(base), options)
-            rows = naming.rows(task, units, base_text, taught_by.embed_texts, shown, options.seed)
-            result[task.name] = rows
-            name = task.name if len(found) > 1 else "table"
-            side_tables.keep(name, rows, _heading(task, rows, shown), options.out, task.name)
-        if options.out:
-            about: dict[str, Any] = {
-                "options": opts.as_dict(options),
-                "fingerprints": fingerprints,
-                "versions": tracking.versions(),
-            }
-            about |= {"git_commit": tracking.git_commit(), "run_id": active.info.run_id}
-            storage.write_bytes(storage.join(options.out, "benchmark.json"), json.dumps(about, indent=2).encode())
-    return result
-
-
-def _embedded(task: Labelled, model: Any, model_at: str, base: Any, options: Options) -> Any:
-    """The units of a task; of train no more clips than asked for, drawn once."""
-    import numpy as np
-
-    from distill import dataset
-    from distill.text_bank import TextPlan
-    from inference import embedding
-    from inference.benchmarks import naming
-    from jobs import cluster, progress
-
-    split = np.array(task.clips["split"].to_pylist(), dtype=object)
-    train = np.flatnonzero(split == "train")
-    if len(train) > options.train_recordings:
-        train = np.sort(np.random.default_rng(options.seed).permutation(train)[: options.train_recordings])
-    chosen = np.sort(np.concatenate([train, np.flatnonzero(split != "train")]))
-    table = task.clips.take(chosen)
-    no_texts = TextPlan([], np.zeros(0), [], [], np.zeros(0, np.int32))
-    clips = dataset.Clips(
-        table["path"].to_pylist(),
-        np.nan_to_num(np.asarray(table["start_s"].to_pylist(), np.float64)),
-        np.asarray(table["end_s"].to_pylist(), np.float64),
-        no_texts,
-        dataset.Features.of(model.mel, options.seed),
+    gallery.main(
+        gallery.Options(images=images, teacher=options.teacher or config.teacher, out=out, actors=options.actors)
     )
-    bar = progress.Progress("clips", len(table))
-    gpus_each = min(1, cluster.gpus())
-    actors = options.actors or cluster.slots(gpus_each)
-    rows, vectors = embedding.embed_recordings(clips, len(table), model_at, base, actors, gpus_each, bar.update)
-    bar.close()
-    if len(rows) < len(table):
-        opts.note(f"{task.name}: {len(table) - len(rows)} of {len(table)} clips cannot be decoded")
-    found = naming.units(task, chosen[rows], vectors)
-    if not (found.split == "test").any():
-        raise UserError(f"--data {options.data}: none of the test clips of {task.name} can be decoded")
-    return found
-
-
-def _heading(task: Labelled, rows: list[dict[str, Any]], shown: Gallery | None) -> str:
-    pictures = f", {len(shown.of_split('test').vectors)} photographs" if shown is not None else ""
-    return f"{task.name}: {rows[0]['units']} test units of {rows[0]['classes']} classes{pictures}"
+    return out

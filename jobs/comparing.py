@@ -8,8 +8,9 @@ import mlflow
 
 from distill import storage
 from distill.errors import UserError
+from inference.benchmarks import kept
 from inference.evaluation import comparison, files, table
-from jobs import tracking
+from jobs import comparing_benchmarks, tracking
 
 if TYPE_CHECKING:
     from jobs.evaluate import Options
@@ -23,7 +24,11 @@ def run(options: Options) -> dict[str, Any]:
     """
     if len(options.compare) != 2:
         raise UserError(f"--compare should name two folders that --out wrote (got {len(options.compare)})")
-    a, b = (files.read(_folder_of(name)) for name in options.compare)
+    folders = [_folder_of(name) for name in options.compare]
+    records = [record for folder in folders if (record := kept.record(folder))]
+    if len(records) == len(folders):
+        return comparing_benchmarks.run(folders, records, options)
+    a, b = (files.read(folder) for folder in folders)
     rows, counts = comparison.compare(a, b, options.resamples, options.seed)
     heading = (
         f"A: {options.compare[0]} ({a.record['options']['model']})\n"

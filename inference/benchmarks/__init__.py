@@ -4,7 +4,9 @@ In: a benchmark's folder. Out: either the recordings and images tables (`Pair`: 
 with labels (`Labelled`: sound is to be named).
 
 Read `task` first, then any adapter: `ssw60`, `inatsounds`, `birdset`, `beans`, `raven`; `windows` cuts recordings and
-says what sounds in a cut, `measure` scores, `probe` is the linear probe for clips with several labels.
+says what sounds in a cut. Then `naming`, the ways from a sound to a score (`probe` is one of them), `measure` what the
+scores come to, `redraw` how certain that is, `retrieval` what sounds with one label find, `kept` and `comparison` two
+runs side by side, `curves` and `look` the pictures. `photographs` takes some of a gallery's.
 """
 
 from __future__ import annotations

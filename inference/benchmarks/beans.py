@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import yaml
 
 from distill import storage
@@ -70,11 +71,12 @@ def _set(folder: files.Folder, url: str, about: dict[str, Any], ask: Ask) -> Lab
 
     read_split = _classified if kind == "classification" else _detected
     clips: list[dict[str, Any]] = []
+    lost: list[str] = []  # labels of test calls that no window has
     for split, key in _SPLITS.items():
         if about[key] not in folder.files:
             raise UserError(f"--data {ask.data}: {name} has no {about[key]}")
-        for row in read_split(folder, about[key], about, label):
-            clips.append(row | {"split": split, "unit": len(clips)})
+        rows = read_split(folder, about[key], about, label, lost if split == "test" else [])
+        clips += [row | {"split": split} for row in rows]
     classes = [task.class_row(each, ask.taxonomy, _common(each)) for each in labels]
     return Labelled(
         f"beans_{name}",
@@ -83,10 +85,13 @@ def _set(folder: files.Folder, url: str, about: dict[str, Any], ask: Ask) -> Lab
         classes,
         several=kind == "detection",
         absent_counts=kind == "detection",
+        counts={"calls_in_no_window": len(lost)} if kind == "detection" else {},
     )
 
 
-def _classified(folder: files.Folder, name: str, about: dict[str, Any], label: Any) -> Iterator[dict[str, Any]]:
+def _classified(
+    folder: files.Folder, name: str, about: dict[str, Any], label: Any, lost: list[str]
+) -> Iterator[dict[str, Any]]:
     url = folder.open(name)
     rows = files.read_rows(url, ["path", "label"], text=("path", "label"))
     for row in rows.to_pylist():
@@ -95,11 +100,15 @@ def _classified(folder: files.Folder, name: str, about: dict[str, Any], label: A
             "path": task.absolute(folder, row["path"]),
             "start_s": 0.0,
             "end_s": end_s,
+            "unit": row["path"],
+            "recording": row["path"],
             "labels": [label(row["label"], url)],
         }
 
 
-def _detected(folder: files.Folder, name: str, about: dict[str, Any], label: Any) -> Iterator[dict[str, Any]]:
+def _detected(
+    folder: files.Folder, name: str, about: dict[str, Any], label: Any, lost: list[str]
+) -> Iterator[dict[str, Any]]:
     url = folder.open(name)
     files.require(f"datasets.yml: {about['name']}", list(about), ("window_width", "window_shift"))
     width_s, shift_s = float(about["window_width"]), float(about["window_shift"])
@@ -113,15 +122,21 @@ def _detected(folder: files.Folder, name: str, about: dict[str, Any], label: Any
                 f"{url}, line {number}: should be an object with path, length and annotations [{{st, ed, label}}] "
                 f"({type(error).__name__}: {error})"
             ) from None
+        windowed = np.zeros(len(calls), bool)
+        # BEANS' own count, which leaves out what lies behind the last whole window.
         for place in range(int((length_s - width_s) / shift_s) + 1):
             start_s = place * shift_s
             there = windows.present(start_s, start_s + width_s, [c[0] for c in calls], [c[1] for c in calls])
+            windowed |= there
             yield {
                 "path": task.absolute(folder, path),
                 "start_s": start_s,
                 "end_s": start_s + width_s,
+                "unit": f"{path}@{start_s:g}",
+                "recording": path,
                 "labels": sorted({call[2] for call, yes in zip(calls, there, strict=True) if yes}),
             }
+        lost += [call[2] for call, yes in zip(calls, windowed, strict=True) if not yes]
 
 
 def _common(label: str) -> str | None:

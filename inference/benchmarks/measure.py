@@ -4,110 +4,195 @@ Several labels (soundscapes): cmAP, AUROC and F1 at the best threshold, each a m
 of a unit's labels counts and units without labels are left out (BirdSet, arXiv 2403.10380, section 5). One label:
 top-1 and top-5 averaged over classes, mAP over classes of ranking the units, and plain accuracy.
 
-Intervals are 95 % percentile intervals of the bootstrap: over classes for what is a mean over classes, over units (of
-each class's mean) for what is right or wrong for each unit.
+Intervals are 95 % percentile intervals of the bootstrap over recordings and over species, see `redraw`. One recording
+says nothing of others, nor one species: there they are NaN.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 from distill.metrics import bootstrap, detection, retrieval
+from inference.benchmarks.redraw import Redrawn
 
-RESAMPLES = 1000
+_CURVE_OF = {"mAP": "AP", "cmAP": "AP", "AUROC": "AUROC", "F1": "F1"}
 
 
-def several(
-    scores_UC: np.ndarray, present_UC: np.ndarray, absent_counts: bool = False, seed: int = 0
-) -> dict[str, Any]:
-    """The measures of units with any number of labels.
+@dataclass(frozen=True)
+class Truth:
+    """What is true of a benchmark's test units.
+
+    Attributes:
+        several: whether a unit may have any number of labels, or has exactly one.
+        present_UC: bool [units, judged classes]; a unit of one label that is not judged has none.
+        classes: how many classes a unit is named among: the judged ones and others.
+        absent_counts: whether `mAP` counts 0 for a class that is in no unit.
+    """
+
+    several: bool
+    present_UC: np.ndarray
+    classes: int
+    absent_counts: bool = False
+
+    @cached_property
+    def asked_U(self) -> np.ndarray:
+        """Units that are named right or wrong: those with a judged label. bool [units]."""
+        return np.asarray(self.present_UC.any(axis=1))
+
+    @cached_property
+    def found_C(self) -> np.ndarray:
+        """The judged classes that are in a unit: bool [judged classes]."""
+        return np.asarray(self.present_UC.any(axis=0))
+
+    @cached_property
+    def share(self) -> sparse.csr_array:
+        """How much of each asked unit counts for each class that is in one: float64 [asked, found], rows sum to 1."""
+        own = sparse.csr_array(self.present_UC)[self.asked_U][:, self.found_C].astype(np.float64)
+        return sparse.csr_array(sparse.diags_array(1 / own.sum(axis=1)) @ own)
+
+
+class Scored(NamedTuple):
+    """What a method says of the units.
+
+    Attributes:
+        scores_UC: float32 [units, judged classes].
+        place_U: the place of a unit's own class among all classes, 1 for the best; of several, that of the best one
+            among those that are not there. Equal scores count against it: who says the same of all earns nothing.
+            int64 [units].
+    """
+
+    scores_UC: np.ndarray
+    place_U: np.ndarray
+
+
+class Figure(NamedTuple):
+    """A measure, and what it comes to in each resample over recordings and over species: float64 [resamples]."""
+
+    value: float
+    recordings: np.ndarray
+    species: np.ndarray
+
+
+def places(scores_UC: np.ndarray, present_UC: np.ndarray) -> np.ndarray:
+    """See `Scored.place_U`.
 
     Args:
-        scores_UC: float [units, classes].
-        present_UC: bool [units, classes].
-        absent_counts: adds `mAP`, in which a class that is in no unit counts 0.
-        seed: of the bootstrap.
+        scores_UC: float [units, all classes].
+        present_UC: bool [units, all classes].
+
+    Returns:
+        int64 [units]; one more than there are classes for a unit without labels.
     """
+    own_U1 = np.where(present_UC, scores_UC, -np.inf).max(axis=1, keepdims=True)
+    return 1 + ((scores_UC >= own_U1) & ~present_UC).sum(axis=1)
+
+
+def figures(truth: Truth, scored: Scored, redrawn: Redrawn) -> dict[str, Figure]:
+    """Every measure of a method by name.
+
+    Args:
+        truth, scored: of the same units.
+        redrawn: of the same units.
+    """
+    return _several(truth, scored, redrawn) if truth.several else _single(truth, scored, redrawn)
+
+
+def _several(truth: Truth, scored: Scored, redrawn: Redrawn) -> dict[str, Figure]:
     by_class = {
-        "cmAP": detection.class_average_precision(scores_UC, present_UC),
-        "AUROC": detection.class_auroc(scores_UC, present_UC),
-        "F1": detection.class_best_f1(scores_UC, present_UC)[0],
+        "cmAP": detection.class_average_precision(scored.scores_UC, truth.present_UC),
+        "AUROC": detection.class_auroc(scored.scores_UC, truth.present_UC),
+        "F1": detection.class_best_f1(scored.scores_UC, truth.present_UC)[0],
     }
-    if absent_counts:
+    if truth.absent_counts:
         by_class = {"mAP": np.nan_to_num(by_class["cmAP"])} | by_class
-    result: dict[str, Any] = {}
+    curves = redrawn.curves(scored.scores_UC, truth.present_UC)
+    made = {}
     for name, values_C in by_class.items():
-        result |= with_interval(name, values_C, np.arange(len(values_C)), "mean", seed)
-    labelled = present_UC.any(axis=1)
-    if labelled.any():
-        top_U = np.take_along_axis(present_UC, scores_UC.argmax(axis=1)[:, None], axis=1)[labelled, 0]
-        result |= with_interval("top1", top_U, np.arange(len(top_U)), "mean", seed)
+        sum_R, many_R = curves[_CURVE_OF[name]]
+        over_recordings = _over(sum_R, np.full(len(many_R), len(values_C)) if name == "mAP" else many_R)
+        made[name] = _of_classes(values_C, over_recordings, redrawn)
+    if truth.asked_U.any():
+        made["top1"] = _of_units(truth, scored.place_U <= 1, redrawn)
+    return made
+
+
+def _single(truth: Truth, scored: Scored, redrawn: Redrawn) -> dict[str, Figure]:
+    place, label = scored.place_U[truth.asked_U], truth.present_UC[truth.asked_U].argmax(axis=1)
+    asked = Redrawn(redrawn.recording[truth.asked_U], redrawn.resamples, redrawn.seed)
+    made = {}
+    for name, top in (("top1", 1), ("top5", 5)):
+        right = (place <= top).astype(np.float64)
+        many_C = np.bincount(label, minlength=truth.present_UC.shape[1])
+        share_C = _over(np.bincount(label, right, len(many_C)), many_C)
+        made[name] = _of_classes(share_C, asked.macro(right, label), asked)
+    precision_C = detection.class_average_precision(scored.scores_UC, truth.present_UC)
+    sum_R, many_R = redrawn.curves(scored.scores_UC, truth.present_UC, ("AP",))["AP"]
+    made["mAP"] = _of_classes(precision_C, _over(sum_R, many_R), redrawn)
+    return made | {"accuracy": _of_units(truth, scored.place_U <= 1, redrawn)}
+
+
+def _of_classes(values_C: np.ndarray, over_recordings: np.ndarray, redrawn: Redrawn) -> Figure:
+    """A mean over the classes that have the measure."""
+    real = values_C[np.isfinite(values_C)]
+    if not len(real):
+        none = np.full(redrawn.resamples, np.nan)
+        return Figure(float("nan"), none, none)
+    species_R = real @ redrawn.species(len(real)) / len(real)
+    return _figure(float(real.mean()), over_recordings, species_R, redrawn.recordings, len(real))
+
+
+def _of_units(truth: Truth, right_U: np.ndarray, redrawn: Redrawn) -> Figure:
+    """The share of the asked units that are right."""
+    right = right_U[truth.asked_U].astype(np.float64)
+    asked = Redrawn(redrawn.recording[truth.asked_U], redrawn.resamples, redrawn.seed)
+    times_CR = redrawn.species(truth.share.shape[1])
+    species_R = _over((truth.share.T @ right) @ times_CR, truth.share.sum(axis=0) @ times_CR)
+    return _figure(float(right.mean()), asked.mean(right), species_R, asked.recordings, len(times_CR))
+
+
+def _figure(value: float, recordings_R: np.ndarray, species_R: np.ndarray, recordings: int, species: int) -> Figure:
+    none = np.full(len(recordings_R), np.nan)
+    return Figure(value, recordings_R if recordings > 1 else none, species_R if species > 1 else none)
+
+
+def row(made: dict[str, Figure]) -> dict[str, float]:
+    """Measures with their intervals: `<name>`, `_low`, `_high` over recordings, `_species_low`, `_species_high`."""
+    result = {}
+    for name, figure in made.items():
+        result[name] = figure.value
+        for prefix, draws_R in (("", figure.recordings), ("species_", figure.species)):
+            low, high = bootstrap.interval(draws_R[:, None])
+            result |= {f"{name}_{prefix}low": float(low[0]), f"{name}_{prefix}high": float(high[0])}
     return result
 
 
-def single(scores_UC: np.ndarray, label_U: np.ndarray, averaged_C: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """The measures of units with one label each.
-
-    Args:
-        scores_UC: float [units, classes].
-        label_U: number of each unit's class, int [units].
-        averaged_C: the classes that the means are taken over, bool [classes].
-        seed: of the bootstrap.
-    """
-    own_U1 = np.take_along_axis(scores_UC, label_U[:, None], axis=1)
-    # Equal scores count against the own class: who says the same of all earns nothing.
-    place_U = (scores_UC >= own_U1).sum(axis=1)
-    asked_U = averaged_C[label_U]
-    labels = label_U[asked_U]
-    result: dict[str, Any] = {}
-    for name, top in (("top1", 1), ("top5", 5)):
-        result |= with_interval(name, place_U[asked_U] <= top, labels, "macro", seed)
-    present_UC = label_U[:, None] == np.arange(scores_UC.shape[1])
-    precision_C = detection.class_average_precision(scores_UC[:, averaged_C], present_UC[:, averaged_C])
-    result |= with_interval("mAP", precision_C, np.arange(len(precision_C)), "mean", seed)
-    return result | with_interval("accuracy", place_U[asked_U] == 1, np.arange(len(labels)), "mean", seed)
-
-
-def chance(
-    present_UC: np.ndarray, is_several: bool, averaged_C: np.ndarray, absent_counts: bool = False
-) -> dict[str, Any]:
+def chance(truth: Truth) -> dict[str, float]:
     """What scores drawn at random come to, exactly, for the measures that have a closed form.
-
-    Args:
-        present_UC: bool [units, classes].
-        is_several: whether units have several labels.
-        averaged_C: see `single`; all for several.
-        absent_counts: see `several`.
 
     Returns:
         by measure; NaN for F1, whose threshold is chosen.
     """
-    units, classes = present_UC.shape
-    found_C = present_UC[:, averaged_C].sum(axis=0)
+    units, judged = truth.present_UC.shape
+    found_C = truth.present_UC.sum(axis=0)
     precision_C = retrieval.chance_average_precision(found_C[found_C > 0], units)
-    if is_several:
-        labelled = present_UC.any(axis=1)
-        top1 = float(present_UC[labelled].mean()) if labelled.any() else float("nan")
-        found = {"mAP": float(precision_C.sum() / classes)} if absent_counts else {}
+    if truth.several:
+        top1 = float(truth.present_UC[truth.asked_U].mean()) if truth.asked_U.any() else float("nan")
+        found = {"mAP": float(precision_C.sum() / judged)} if truth.absent_counts else {}
         return found | {"cmAP": float(np.mean(precision_C)), "AUROC": 0.5, "F1": float("nan"), "top1": top1}
+    named = 1 / truth.classes
     return {
-        "top1": 1 / classes,
-        "top5": min(1.0, 5 / classes),
+        "top1": named,
+        "top5": min(1.0, 5 * named),
         "mAP": float(np.mean(precision_C)),
-        "accuracy": 1 / classes,
+        "accuracy": named,
     }
 
 
-def with_interval(
-    name: str, values: np.ndarray, groups: np.ndarray, statistic: bootstrap.Statistic, seed: int
-) -> dict[str, float]:
-    """A measure and its interval: `name`, `name_low`, `name_high`."""
-    values_Q1 = np.asarray(values, np.float64)[:, None]
-    if not np.isfinite(values_Q1).any():
-        return {name: float("nan"), f"{name}_low": float("nan"), f"{name}_high": float("nan")}
-    drawn = bootstrap.Bootstrap(groups, RESAMPLES, seed)
-    low, high = bootstrap.interval(drawn.draws(values_Q1, statistic))
-    point = drawn.point(values_Q1, statistic)
-    return {name: float(point[0]), f"{name}_low": float(low[0]), f"{name}_high": float(high[0])}
+def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    above = np.asarray(above, np.float64)
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) > 0)

@@ -27,6 +27,9 @@ _THREADS = 8
 def read(ask: Ask) -> list[Labelled]:
     """The windows of the annotated recordings, as one task.
 
+    `counts` has `unnamed`, windows in which something was heard but not named, and `unreadable`, annotated recordings
+    that cannot be opened.
+
     Raises:
         UserError: no annotations, none that is of a recording of `data`, or none of those can be read.
     """
@@ -50,14 +53,14 @@ def read(ask: Ask) -> list[Labelled]:
     clips: list[dict[str, Any]] = []
     unnamed = 0
     for path, duration_s in durations_s.items():
-        for start in windows.starts(duration_s, ask.window_s, ask.hop_s or ask.window_s):
-            start_s, end_s = float(start), min(float(start) + ask.window_s, duration_s)
+        for start_s, end_s in windows.cut(duration_s, ask.window_s, ask.hop_s or ask.window_s):
             here = _in_window(calls[path], start_s, end_s)
             if here is None:
                 unnamed += 1
                 continue
             place = {"path": storage.join(root, path), "start_s": start_s, "end_s": end_s}
-            clips.append(place | {"unit": len(clips), "labels": sorted(here), "split": "test"})
+            about = {"unit": f"{path}@{start_s:g}", "recording": path, "labels": sorted(here), "split": "test"}
+            clips.append(place | about)
     labels = sorted({label for clip in clips for label in clip["labels"]})
     if not labels:
         raise UserError(f"--annotations {ask.annotations}: name nothing in the windows of --data {ask.data}")
@@ -66,7 +69,8 @@ def read(ask: Ask) -> list[Labelled]:
     for row in classes:
         # A label that is a scientific name needs no taxonomy.
         row["scientific_name"] = row["scientific_name"] or (row["label"] if " " in row["label"] else None)
-    return [Labelled("soundscapes", task.clips(clips), classes, several=True, notes=notes)]
+    counts = {"unnamed": unnamed, "unreadable": len(bad)}
+    return [Labelled("soundscapes", task.clips(clips), classes, several=True, counts=counts, notes=notes)]
 
 
 def _durations(root: str, paths: list[str]) -> tuple[dict[str, float], dict[str, str]]:

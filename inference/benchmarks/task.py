@@ -17,9 +17,11 @@ CLIPS = pa.schema(
         pa.field("path", pa.string()),  # absolute, or a URL
         pa.field("start_s", pa.float64()),
         pa.field("end_s", pa.float64()),  # null: to the end of the file
-        pa.field("unit", pa.int64()),  # clips of one unit, such as a file's windows, are scored together
+        pa.field("unit", pa.string()),  # clips of one unit, such as a file's windows, are scored together
+        pa.field("recording", pa.string()),  # what the unit was cut from: its units are heard, or drawn, together
         pa.field("labels", pa.list_(pa.string())),  # of the unit; empty: nothing is there
         pa.field("split", pa.string()),  # train, val or test
+        pa.field("recordist", pa.string()),  # null where not known
     ]
 )
 
@@ -35,6 +37,7 @@ class Ask:
         annotations, species_column: of `raven`, see `inference.annotations`.
         window_s: the length of a window where the benchmark does not say it, in seconds.
         hop_s: from one window's beginning to the next one's; the window's length if None.
+        unpack: folder or URL for sounds that a benchmark keeps inside its tables.
     """
 
     data: str
@@ -44,6 +47,7 @@ class Ask:
     species_column: str | None = None
     window_s: float = 5.0
     hop_s: float | None = None
+    unpack: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Labelled:
         several: whether a unit may have any number of labels (a soundscape's window) or has exactly one.
         averaged: the labels over which measures are averaged; all that are in the test set if None.
         absent_counts: whether a class that is in no test unit counts 0 in `mAP`, as in BEANS.
+        counts: what of the test set is left out, by the name of the table's column.
         notes: what the user should know of how the benchmark was read.
     """
 
@@ -75,6 +80,7 @@ class Labelled:
     several: bool
     averaged: frozenset[str] | None = None
     absent_counts: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

@@ -6,13 +6,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from inference.spans import Windows
+
 LEAST_SHARED = 0.2
 
 
-def starts(duration_s: float, window_s: float, hop_s: float) -> np.ndarray:
-    """Where windows begin: every hop, as long as half a window is left; at least one. float64 [windows], seconds."""
-    places = np.arange(0, max(duration_s, 1e-9), hop_s)
-    return places[(duration_s - places >= window_s / 2) | (places == 0)]
+def cut(duration_s: float, window_s: float, hop_s: float) -> list[tuple[float, float]]:
+    """From where to where each window of a recording goes, in seconds: those that `songsight annotate` would look at.
+
+    They cover the recording to its end; the last one may be shorter (the encoder fills it up).
+    """
+    starts_s = [number * hop_s for number in range(Windows(window_s, hop_s).count(duration_s))]
+    return [(start_s, min(start_s + window_s, max(duration_s, start_s))) for start_s in starts_s]
+
+
+def cover(duration_s: float, window_s: float, hop_s: float) -> list[tuple[float, float]]:
+    """Like `cut`, but the last window is moved back to end with the recording: for a mean over whole windows.
+
+    What fills up a short one would weigh as much as sound.
+    """
+    places = cut(duration_s, window_s, hop_s)
+    last_s = max(0.0, duration_s - window_s)
+    return [(min(start_s, last_s), min(start_s, last_s) + min(window_s, duration_s)) for start_s, _ in places]
 
 
 def present(

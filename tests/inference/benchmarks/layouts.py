@@ -147,6 +147,74 @@ def birdset(root: Path) -> Path:
     return root
 
 
+BIRDSET_PRESENT = [[0], [1], [0, 1], [], [2], [0]]
+
+
+def birdset_cut(root: Path) -> Path:
+    """BirdSet's published shards, unpacked: each segment of `test_5s` is a file of its own, and times count in it.
+
+    Two soundscapes of three segments; `HSN_001` begins in its table at the second of them.
+    """
+    import pandas as pd
+
+    codes = [code for code, *_ in SPECIES]
+    rows = []
+    for place, own in enumerate(BIRDSET_PRESENT):
+        scape, begin = ("HSN_001_20150708_061805", "HSN_002_20150709_061805")[place // 3], 5 * (place % 3)
+        name = f"{scape}_{begin:03}_{begin + 5:03}.ogg"
+        write(root / "HSN" / f"HSN_test5s_shard_000{1 + place % 2}" / name, _sung(own))
+        labels = [codes[s] for s in own]
+        row = {"filepath": name, "start_time": 0.0, "end_time": 5.0, "ebird_code_multilabel": labels}
+        rows.append(row | {"lat": 43.8, "long": -114.4})
+    pd.DataFrame(rows).to_parquet(root / "HSN" / "HSN_metadata_test_5s.parquet")
+    return root
+
+
+def birdset_export(root: Path, embedded: bool) -> Path:
+    """What `datasets` exports: Parquet shards, classes as numbers, sounds inside or as files beside."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    codes = [code for code, *_ in SPECIES]
+    label = {"names": codes, "_type": "ClassLabel"}
+    many = {"feature": label, "_type": "List"}
+    about = {"info": {"features": {"ebird_code": label, "ebird_code_multilabel": many}}}
+    for shard in (0, 1):
+        rows = []
+        for place in range(3 * shard, 3 * shard + 3):
+            name = f"HSN_00{shard + 1}_20150708_061805_{5 * place % 15:03}_{5 * place % 15 + 5:03}.ogg"
+            path = root / "HSN_sounds" / name
+            write(path, _sung(BIRDSET_PRESENT[place]))
+            sound = {"bytes": path.read_bytes() if embedded else None, "path": name}
+            if embedded:
+                path.unlink()
+            row = {"filepath": f"/home/somebody/cache/{name}", "audio": sound, "ebird_code": None}
+            times = {"start_time": 0.0, "end_time": 5.0}
+            rows.append(row | times | {"ebird_code_multilabel": BIRDSET_PRESENT[place]})
+        table = pa.Table.from_pylist(rows).cast(
+            pa.schema(
+                [
+                    ("filepath", pa.string()),
+                    ("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+                    ("ebird_code", pa.int64()),
+                    ("start_time", pa.float64()),
+                    ("end_time", pa.float64()),
+                    ("ebird_code_multilabel", pa.list_(pa.int64())),
+                ]
+            )
+        )
+        folder = root / "HSN"
+        folder.mkdir(parents=True, exist_ok=True)
+        described = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+        pq.write_table(described, folder / f"test_5s-0000{shard}-of-00002.parquet")
+    return root
+
+
+def _sung(present: list[int]) -> np.ndarray:
+    """Five seconds in which some species sing."""
+    return sum((tone(s, 5) for s in present), tone(-1, 5)) / 2
+
+
 def beans(root: Path) -> Path:
     """https://github.com/earthspecies/beans behind its own scripts: a classification and a detection set."""
     sets = [

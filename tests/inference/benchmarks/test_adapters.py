@@ -36,17 +36,30 @@ def test_ssw60_asks_test_recordings_for_test_photographs_of_both_collections(tmp
 
 
 def test_inatsounds_files_are_cut_and_averaged_over_the_evaluation_species(tmp_path: Path) -> None:
-    (task,) = tasks("inatsounds", Ask(str(layouts.inatsounds(tmp_path / "inat")), window_s=3))
+    (task,) = tasks("inatsounds", Ask(str(layouts.inatsounds(tmp_path / "inat")), window_s=2))
     rows = task.clips.to_pylist()
     test = [row for row in rows if row["split"] == "test"]
-    # 7 s are windows at 0 and 3; the last second is less than half a window.
-    assert [row["start_s"] for row in test[:2]] == [0, 3]
-    assert len(test) == 2 * 6
-    assert len({row["unit"] for row in test}) == 6
+    # 7 s to their end, in whole windows; files of train are cut alike.
+    assert [(row["start_s"], row["end_s"]) for row in test[:4]] == [(0, 2), (2, 4), (4, 6), (5, 7)]
+    assert [(row["start_s"], row["end_s"]) for row in rows[:2]] == [(0, 2), (1, 3)]
+    assert rows[0]["split"] == "train"
+    assert len(test) == 4 * 6
+    assert len({row["unit"] for row in test}) == len({row["recording"] for row in test}) == 6
     assert {row["split"] for row in rows} == {"train", "test"}
     assert task.averaged == {"Turdus merula", "Turdus philomelos"}
-    assert [row["label"] for row in task.classes] == ["Turdus merula", "Turdus philomelos", "Parus major"]
     assert not task.several
+    assert task.counts == {"missing": 0}
+
+
+def test_inatsounds_is_named_among_all_listed_species_however_much_was_downloaded(tmp_path: Path) -> None:
+    root = layouts.inatsounds(tmp_path / "inat")
+    for path in root.glob("*/*_Parus_major/*.wav"):
+        path.unlink()
+    (task,) = tasks("inatsounds", Ask(str(root)))
+    assert {row["labels"][0] for row in task.clips.to_pylist()} == {"Turdus merula", "Turdus philomelos"}
+    assert [row["label"] for row in task.classes] == ["Turdus merula", "Turdus philomelos", "Parus major"]
+    assert task.classes[2]["common_name"] == "Great Tit"
+    assert task.counts == {"missing": 2}
 
 
 def test_birdset_segments_have_all_their_codes_and_data_sets_without_segments_are_left_out(tmp_path: Path) -> None:
@@ -66,6 +79,34 @@ def test_birdset_segments_have_all_their_codes_and_data_sets_without_segments_ar
         tasks("birdset", Ask(str(root)))
 
 
+def test_birdset_segments_that_are_files_of_their_own(tmp_path: Path) -> None:
+    root, taxa = layouts.birdset_cut(tmp_path / "birdset"), taxonomy.read(str(layouts.ebird(tmp_path / "ebird.csv")))
+    (task,) = tasks("birdset", Ask(str(root), taxonomy=taxa))
+    assert task.name == "birdset_HSN"
+    rows = task.clips.to_pylist()
+    assert [row["labels"] for row in rows][:4] == [["turmer"], ["sonthr"], ["turmer", "sonthr"], []]
+    assert {(row["start_s"], row["end_s"]) for row in rows} == {(0, None)}
+    assert len({row["path"] for row in rows}) == 6
+    # Segments of one soundscape are one recording, whose places are those of the names.
+    assert [row["unit"] for row in rows][2:4] == ["HSN_001_20150708_061805@10", "HSN_002_20150709_061805@0"]
+    assert {row["recording"] for row in rows} == {"HSN_001_20150708_061805", "HSN_002_20150709_061805"}
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_birdset_as_it_is_exported_in_shards(tmp_path: Path, embedded: bool) -> None:
+    import soundfile
+
+    root = layouts.birdset_export(tmp_path / "birdset", embedded)
+    taxa = taxonomy.read(str(layouts.ebird(tmp_path / "ebird.csv")))
+    (task,) = tasks("birdset", Ask(str(root), parts=["HSN"], taxonomy=taxa, unpack=str(tmp_path / "sounds")))
+    rows = task.clips.to_pylist()
+    assert [row["labels"] for row in rows][:4] == [["turmer"], ["sonthr"], ["turmer", "sonthr"], []]
+    assert [row["unit"] for row in rows][2:4] == ["HSN_001_20150708_061805@10", "HSN_002_20150708_061805@0"]
+    assert all(soundfile.info(row["path"]).duration == pytest.approx(5) for row in rows)
+    below = tmp_path / ("sounds/HSN" if embedded else "birdset/HSN_sounds")
+    assert {Path(row["path"]).parent for row in rows} == {below}
+
+
 def test_beans_classification_and_detection(tmp_path: Path) -> None:
     root, taxa = layouts.beans(tmp_path / "beans"), taxonomy.read(str(layouts.ebird(tmp_path / "ebird.csv")))
     watkins, enabirds = tasks("beans", Ask(str(root), taxonomy=taxa))
@@ -81,8 +122,20 @@ def test_beans_classification_and_detection(tmp_path: Path) -> None:
     assert [row["labels"] for row in windows_of_file] == [["turmer"], ["turmer"], [], ["gretit1"]]
     assert [row["scientific_name"] for row in enabirds.classes] == ["Turdus merula", "Parus major", None]
     assert enabirds.absent_counts
+    assert enabirds.counts == {"calls_in_no_window": 0}
+    assert len({row["recording"] for row in enabirds.clips.to_pylist() if row["split"] == "test"}) == 2
     plain = tasks("beans", Ask(str(root), parts=["watkins"]))[0]
     assert [row["scientific_name"] for row in plain.classes] == ["Great Tit", "Song Thrush"]
+
+
+def test_beans_counts_the_calls_behind_the_last_whole_window(tmp_path: Path) -> None:
+    root = layouts.beans(tmp_path / "beans")
+    path = root / "data/enabirds/test.jsonl"
+    path.write_text(path.read_text().replace('"st": 4.0', '"st": 4.9'))  # windows end at 5 s
+    (task,) = tasks("beans", Ask(str(root), parts=["enabirds"]))
+    assert task.counts == {"calls_in_no_window": 2}
+    test = [row for row in task.clips.to_pylist() if row["split"] == "test"]
+    assert not any("gretit1" in row["labels"] for row in test)
 
 
 def test_beans_unknown_labels_are_the_unknown_one_or_refused(tmp_path: Path) -> None:
@@ -111,6 +164,9 @@ def test_raven_tables_say_what_is_in_each_window(tmp_path: Path) -> None:
         ("quiet.wav", 0, 5, []),
     ]
     assert any("1 windows left out" in note for note in task.notes)
+    assert task.counts == {"unnamed": 1, "unreadable": 0}
+    assert [row["unit"] for row in task.clips.to_pylist()][:2] == [f"site-a/20240514_053000.flac@{s}" for s in (0, 5)]
+    assert len({row["recording"] for row in task.clips.to_pylist()}) == 2
     assert [row["scientific_name"] for row in task.classes] == [None, None]
     with pytest.raises(UserError, match="needs --annotations"):
         tasks("raven", Ask(str(root)))
@@ -135,11 +191,15 @@ def test_what_is_missing_is_named(tmp_path: Path, name: str, missing: str, messa
         BENCHMARKS[name].read(Ask(str(root), taxonomy=taxa))
 
 
-def test_windows_begin_every_hop_while_half_of_one_is_left() -> None:
-    assert windows.starts(12, 5, 5).tolist() == [0, 5]
-    assert windows.starts(12.5, 5, 5).tolist() == [0, 5, 10]
-    assert windows.starts(1, 5, 5).tolist() == [0]
-    assert windows.starts(6, 4, 2).tolist() == [0, 2, 4]
+def test_windows_reach_to_the_end_of_a_recording() -> None:
+    assert windows.cut(12, 5, 5) == [(0, 5), (5, 10), (10, 12)]
+    assert windows.cut(10, 5, 5) == [(0, 5), (5, 10)]
+    assert windows.cut(1, 5, 5) == [(0, 1)]
+    assert windows.cut(6.5, 4, 2) == [(0, 4), (2, 6), (4, 6.5)]
+    assert windows.cover(12, 5, 5) == [(0, 5), (5, 10), (7, 12)]
+    assert windows.cover(1, 5, 5) == [(0, 1)]
+    # A hop longer than the window samples the recording, and leaves what lies between.
+    assert windows.cover(20, 2, 8) == [(0, 2), (8, 10), (16, 18)]
 
 
 def test_a_call_is_in_a_window_with_more_than_a_fifth_of_the_shorter() -> None:
