@@ -98,17 +98,14 @@ def _pair(found: Pair, ask: Ask, where: str, options: Options) -> dict[str, Any]
     if gallery is None:
         gallery = _gallery(found, storage.join(where, "gallery"), where, options)
     elif any(part.startswith("images_") for part in ask.parts):
-        gallery = _of_parts(gallery, found, storage.join(where, "gallery"), ask)
+        gallery = _of_parts(gallery, found, storage.join(where, "gallery_of_parts"), ask)
     return evaluate.main(replace(options, benchmark=None, data=None, parts=(), recordings=recordings, gallery=gallery))
 
 
 def _of_parts(gallery: str, found: Pair, out: str, ask: Ask) -> str:
     """A gallery's photographs that are of the parts asked for, as a gallery of their own."""
-    from distill import storage
     from inference.benchmarks import photographs
 
-    if storage.absolute(gallery) == storage.absolute(out):
-        raise UserError(f"--gallery {gallery}: that of --parts is written there; give another --out")
     kept = photographs.only(gallery, set(found.images["image_id"].to_pylist()), out)
     if not kept:
         raise UserError(f"--gallery {gallery}: holds no photograph of --parts {' '.join(ask.parts)}, by image_id")
@@ -130,6 +127,8 @@ def _gallery(found: Pair, out: str, where: str, options: Options) -> str:
         if (there.get("images_fingerprint"), there.get("teacher_fingerprint")) == same:
             opts.note(f"the photographs are embedded already: {out}")
             return out
+        # What is there is about to be written over: stopped in between, it is no gallery.
+        storage.remove_file(info)
     images = storage.join(where, "images.parquet")
     tables.write_table(images, found.images)
     gallery.main(
