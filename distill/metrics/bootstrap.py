@@ -14,10 +14,14 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from scipy import stats
 
 Statistic = Literal["mean", "macro", "median"]
 Over = Literal["recordings", "species"]
 
+FEWEST = 6
+"""Things that have to be drawn from for an interval or a p: where five all differ in the same direction, a sign test
+still gives 2/2⁵ > 0.05."""
 _CHUNK = 4_000_000  # counts held at a time
 
 
@@ -58,7 +62,7 @@ class Bootstrap:
         Args:
             values_QM: what each query came to, float [queries, figures]; a NaN is left out.
             statistic: `mean` over the queries; `macro`, the mean over species of the mean of each; `median`, the
-                lower of two middle ones.
+                mean of the two middle ones where there are two.
             over: what is drawn with replacement.
 
         Returns:
@@ -66,6 +70,32 @@ class Bootstrap:
         """
         parts = [self._figures(q, s, values_QM, statistic) for q, s in self._counts(over)]
         return np.concatenate(parts)
+
+    def units(self, values_QM: np.ndarray, statistic: Statistic = "mean", over: Over = "recordings") -> np.ndarray:
+        """How many things of equal weight a figure rests on: n = (Σ w)² / Σ w² over what is drawn.
+
+        A recording weighs 1 in a mean and 1 / (recordings of its species) in a macro mean; a species weighs its
+        recordings in a mean and 1 in a macro mean. Nine species with a recording each beside one with 500 are not ten:
+        Kish 1965, Survey Sampling; for clusters Carter, Schnepel & Steigerwald 2017, Review of Economics
+        and Statistics 99:698–709, where it gives the degrees of freedom.
+
+        Args:
+            values_QM, statistic, over: see `draws`.
+
+        Returns:
+            float64 [figures]; 0 for one without values.
+        """
+        real_QM = np.isfinite(np.asarray(values_QM, np.float64)[self._order])
+        if not len(real_QM):
+            return np.zeros(real_QM.shape[1])
+        many_SM = np.add.reduceat(real_QM.astype(np.float64), self._starts, axis=0)
+        if statistic == "macro":
+            there_SM = many_SM > 0
+            inverse_SM = np.divide(1, many_SM, out=np.zeros_like(many_SM), where=there_SM)
+            squares_M = (there_SM if over == "species" else inverse_SM).sum(axis=0)
+            return _ratio_or_0(there_SM.sum(axis=0) ** 2, squares_M)
+        squares_M = (many_SM**2 if over == "species" else many_SM).sum(axis=0)
+        return _ratio_or_0(many_SM.sum(axis=0) ** 2, squares_M)
 
     def _counts(self, over: Over) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """How often each query (in `_order`) and each species is drawn: [some resamples, queries], [.., species]."""
@@ -102,25 +132,67 @@ class Bootstrap:
         return np.stack(found, axis=1)
 
 
-def interval(draws_RM: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """The percentile interval of each figure: (low [figures], high [figures])."""
-    tail = 50 * (1 - level)
-    some_M = np.isfinite(draws_RM).any(axis=0)
+def interval(
+    draws_RM: np.ndarray, units_M: np.ndarray | None = None, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """The percentile interval of each figure: (low [figures], high [figures]).
+
+    Args:
+        draws_RM: of `Bootstrap.draws`.
+        units_M: of `Bootstrap.units`, by which it is expanded; not at all if None.
+        level: of the interval.
+
+    Returns:
+        NaN for a figure without draws, or of fewer than `FEWEST` units.
+    """
     low_M, high_M = np.full((2, draws_RM.shape[1]), np.nan)
-    if some_M.any():
-        low_M[some_M], high_M[some_M] = np.nanpercentile(draws_RM[:, some_M], [tail, 100 - tail], axis=0)
+    for m, tail in enumerate(tails(np.full(draws_RM.shape[1], np.inf) if units_M is None else units_M, level)):
+        own_R = draws_RM[np.isfinite(draws_RM[:, m]), m]
+        if len(own_R) and np.isfinite(tail):
+            low_M[m], high_M[m] = np.percentile(own_R, [100 * tail, 100 * (1 - tail)])
     return low_M, high_M
 
 
-def p_value(differences_RM: np.ndarray) -> np.ndarray:
+def tails(units_M: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """The share of the draws that lies beyond each end of an expanded percentile interval: float64 [figures].
+
+    Φ(−√(n/(n−1))·t) with t = F⁻¹((1 + level)/2) of Student's t with n − 1 degrees of freedom, see the module's top;
+    NaN of fewer than `FEWEST` units.
+    """
+    units_M = np.asarray(units_M, np.float64)
+    enough_M = units_M >= FEWEST
+    some_M = np.where(enough_M, units_M, FEWEST)
+    wide_M = _spread(some_M) * stats.t.ppf((1 + level) / 2, some_M - 1)
+    return np.where(enough_M, stats.norm.cdf(-wide_M), np.nan)
+
+
+def p_value(differences_RM: np.ndarray, units_M: np.ndarray | None = None) -> np.ndarray:
     """Two-sided p of "no difference" from the draws of differences: [figures].
 
-    p = 2·min(#{d ≤ 0} + 1, #{d ≥ 0} + 1) / (resamples + 1), at most 1: the level at which the percentile interval
-    just reaches 0 (Davison & Hinkley 1997, Bootstrap Methods and their Application, section 5.7, with the usual + 1:
-    no number of resamples shows a p of 0).
+    The level at which `interval` just reaches 0: with q = (min(#{d ≤ 0}, #{d ≥ 0}) + 1) / (draws + 1), at most one half
+    (Davison & Hinkley 1997, Bootstrap Methods and their Application, section 5.7; the + 1: no number of resamples shows
+    a p of 0), p = 2·F(Φ⁻¹(q) / √(n/(n−1))), F of Student's t with n − 1 degrees of freedom.
+
+    Args:
+        differences_RM: draws of a difference; NaNs among them are left out.
+        units_M: as in `interval`; p = 2·q if None.
+
+    Returns:
+        NaN for a figure without draws, or of fewer than `FEWEST` units.
     """
+    many_M = np.isfinite(differences_RM).sum(axis=0)
     below_M, above_M = (differences_RM <= 0).sum(axis=0), (differences_RM >= 0).sum(axis=0)
-    return np.minimum(1, 2 * (np.minimum(below_M, above_M) + 1) / (len(differences_RM) + 1))
+    share_M = np.minimum(0.5, (np.minimum(below_M, above_M) + 1) / (many_M + 1))
+    units_M = np.full(len(many_M), np.inf) if units_M is None else np.asarray(units_M, np.float64)
+    enough_M = units_M >= FEWEST
+    some_M = np.where(enough_M, units_M, FEWEST)
+    p_M = 2 * stats.t.cdf(stats.norm.ppf(share_M) / _spread(some_M), some_M - 1)
+    return np.where(enough_M & (many_M > 0), p_M, np.nan)
+
+
+def _spread(units_M: np.ndarray) -> np.ndarray:
+    """√(n/(n−1)): by how much the draws of n things scatter less than new samples of them would."""
+    return np.sqrt(1 / (1 - 1 / units_M))
 
 
 def _drawn(rng: np.random.Generator, resamples: int, things: int) -> np.ndarray:
@@ -133,13 +205,18 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
 
 
+def _ratio_or_0(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(_ratio(above.astype(np.float64), below.astype(np.float64)))
+
+
 def _median(counts_RQ: np.ndarray, values_Q: np.ndarray) -> np.ndarray:
-    """The weighted lower median of each resample: float64 [resamples]."""
+    """The weighted median of each resample, as NumPy's of the values drawn so often: float64 [resamples]."""
     real = np.flatnonzero(np.isfinite(values_Q))
     if not len(real):
         return np.full(len(counts_RQ), np.nan)
     rising = real[np.argsort(values_Q[real], kind="stable")]
     upto_RQ = np.cumsum(counts_RQ[:, rising], axis=1)
-    total_R = upto_RQ[:, -1]
-    place_R = (upto_RQ >= total_R[:, None] / 2).argmax(axis=1)
-    return np.where(total_R > 0, values_Q[rising[place_R]], np.nan)
+    half_R1 = upto_RQ[:, -1:] / 2
+    lower_R, upper_R = (upto_RQ >= half_R1).argmax(axis=1), (upto_RQ > half_R1).argmax(axis=1)
+    middle_R = (values_Q[rising[lower_R]] + values_Q[rising[upper_R]]) / 2
+    return np.where(half_R1[:, 0] > 0, middle_R, np.nan)
