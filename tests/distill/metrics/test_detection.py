@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, roc_auc_score
 
-from distill.metrics import calibration_error, detection
+from distill.metrics import bootstrap, calibration_error, detection
 
 
 def windows(levels: int | None, classes: int = 90) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +79,31 @@ def test_calibrated_probabilities_have_next_to_no_error() -> None:
     rng = np.random.default_rng(2)
     confidence = rng.random(200_000)
     assert calibration_error.expected_calibration_error(confidence, rng.random(200_000) < confidence) < 0.01
+
+
+@pytest.mark.parametrize(("power", "at_least"), [(1, 0.88), (1.5, 0.95)])
+def test_an_interval_of_the_calibration_error_holds_the_point_and_the_truth(power: float, at_least: float) -> None:
+    """For a calibrated model, whose error is 0, and for one whose confidence c is right in c^1.5 of the cases."""
+    rng = np.random.default_rng(4)
+    many = rng.random(1_000_000)
+    bins = np.minimum((many * 15).astype(int), 14)
+    truth = sum(abs(np.mean((many**power - many) * (bins == b))) for b in range(15))
+    held, worlds, plain = 0, 150, 0
+    for world in range(worlds):
+        confidence = rng.random(300)
+        gaps = calibration_error.calibration_gaps(confidence, rng.random(300) < confidence**power)
+        boot = bootstrap.Bootstrap(np.arange(300), 200, world)
+        point, drawn = boot.point(gaps), boot.draws(gaps)
+        low, high = calibration_error.error_interval(point, drawn, 300)
+        assert 0 <= low <= np.abs(point).sum() <= high <= 1
+        held += low - 1e-3 <= truth <= high
+        lowest, highest = np.percentile(np.abs(drawn).sum(axis=1), [2.5, 97.5])
+        plain += lowest <= truth <= highest
+    assert held >= at_least * worlds
+    if power == 1:
+        assert plain == 0  # what percentiles of the draws would have told
+    few = calibration_error.error_interval(point, drawn, 5)
+    assert np.isnan(few).all()
 
 
 def test_brier_agrees_with_scikit_learn() -> None:
