@@ -22,6 +22,51 @@ def random_projection(pooled_QP: np.ndarray, width: int, seed: int) -> np.ndarra
     return unit(pooled_QP @ matrix)
 
 
+RIDGES = tuple(10.0**power for power in np.arange(-6, 1.5, 0.5))
+"""Penalties λ that are tried."""
+
+
+def choose_ridge(
+    base_text_TB: np.ndarray, teacher_text_TD: np.ndarray, groups_T: np.ndarray, centred: bool = True
+) -> float:
+    """The λ among `RIDGES` of `text_mapping` that best tells a group's texts from those of all others.
+
+    Σ_g ‖Y_g − Ŷ_g^(−g)‖², each group left out in turn, without fitting anew: with H the hat matrix of the whole fit and
+    e its residuals, those of a group that was left out are (I − H_gg)⁻¹ e_g (PRESS: Allen 1974, Technometrics
+    16:125–127; for groups Cook & Weisberg 1982, Residuals and Influence in Regression). A species' texts are a group:
+    they are so alike that one left out alone would be told by the others.
+
+    Args:
+        base_text_TB, teacher_text_TD, centred: see `text_mapping`.
+        groups_T: what is left out together, [texts].
+
+    Returns:
+        λ; that of two equally good ones which shrinks more, and 0.01 where there is only one group.
+    """
+    order = np.argsort(groups_T, kind="stable")
+    _, sizes_G = np.unique(groups_T, return_counts=True)
+    if len(sizes_G) < 2:
+        return 1e-2
+    x, y = np.asarray(base_text_TB, np.float64)[order], np.asarray(teacher_text_TD, np.float64)[order]
+    if centred:
+        x, y = x - x.mean(0), y - y.mean(0)
+    u_TR, s_R, _ = np.linalg.svd(x, full_matrices=False)
+    turned_RD = u_TR.T @ y
+    starts_G = np.cumsum(sizes_G) - sizes_G
+    errors = []
+    for ridge in RIDGES:
+        shrink_R = s_R**2 / (s_R**2 + ridge * len(x))
+        residual_TD = y - u_TR @ (shrink_R[:, None] * turned_RD)
+        error = 0.0
+        for size in np.unique(sizes_G):
+            rows_GK = starts_G[sizes_G == size, None] + np.arange(size)
+            u_GKR = u_TR[rows_GK]
+            hat_GKK = (u_GKR * shrink_R) @ u_GKR.transpose(0, 2, 1) + (1 / len(x) if centred else 0)
+            error += float((np.linalg.solve(np.eye(size) - hat_GKK, residual_TD[rows_GK]) ** 2).sum())
+        errors.append(error)
+    return RIDGES[len(errors) - 1 - int(np.argmin(errors[::-1]))]
+
+
 def text_mapping(
     audio_QB: np.ndarray,
     base_text_TB: np.ndarray,
@@ -41,7 +86,7 @@ def text_mapping(
     Args:
         audio_QB: the base model's audio embeddings in its joint space, float [queries, base width].
         base_text_TB, teacher_text_TD: unit vectors of the same texts.
-        ridge: λ.
+        ridge: λ, see `choose_ridge`.
         kind: of the map.
         centred: whether the spaces' means are taken away first: sounds and texts lie apart in a joint space.
         audio_mean_B: mean of sounds that are no queries, where there are such; else the queries' own.
@@ -49,7 +94,7 @@ def text_mapping(
     Returns:
         float32 [queries, width], unit rows.
     """
-    x, y, queries = base_text_TB, teacher_text_TD, audio_QB
+    x, y, queries = (np.asarray(some, np.float64) for some in (base_text_TB, teacher_text_TD, audio_QB))
     if centred:
         x, y = x - x.mean(0), y - y.mean(0)
         queries = queries - (queries.mean(0) if audio_mean_B is None else audio_mean_B)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.linalg
+import sklearn.linear_model
 
 from distill import baselines, metrics
 
@@ -40,11 +41,34 @@ def test_the_orthogonal_mapping_is_scipys() -> None:
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_ridge_is_the_one_that_tells_left_out_species_best(centred: bool) -> None:
+    """Each species' texts left out in turn and the map fitted anew, with every penalty."""
+    rng = np.random.default_rng(8)
+    species = rng.permutation(np.repeat(np.arange(9), [4] * 7 + [2, 1]))
+    base = metrics.unit(rng.standard_normal((9, 6))[species] + 0.2 * rng.standard_normal((31, 6)) + 0.5)
+    teacher = metrics.unit(base @ rng.standard_normal((6, 5)) + 0.4 * rng.standard_normal((31, 5)))
+    errors = []
+    for ridge in baselines.RIDGES:
+        error = 0.0
+        for one in range(9):
+            kept, held = species != one, species == one
+            model = sklearn.linear_model.Ridge(alpha=ridge * 31, fit_intercept=centred).fit(base[kept], teacher[kept])
+            error += ((model.predict(base[held]) - teacher[held]) ** 2).sum()
+        errors.append(error)
+    assert 0 < int(np.argmin(errors)) < len(errors) - 1  # the middle of the grid, or any end would do
+    chosen = baselines.choose_ridge(base, teacher, species, centred)
+    assert chosen == baselines.RIDGES[int(np.argmin(errors))]
+    assert baselines.choose_ridge(base[:4], teacher[:4], np.zeros(4, int)) == 1e-2  # nothing to leave out
+
+
 def test_sounds_are_centred_by_the_mean_that_is_given() -> None:
     rng = np.random.default_rng(6)
     base, teacher, sounds = unit(rng, 50, 6), unit(rng, 50, 8), unit(rng, 9, 6)
     whole = baselines.text_mapping(sounds, base, teacher)
-    np.testing.assert_allclose(whole, baselines.text_mapping(sounds, base, teacher, audio_mean_B=sounds.mean(0)))
+    np.testing.assert_allclose(
+        whole, baselines.text_mapping(sounds, base, teacher, audio_mean_B=sounds.mean(0)), atol=1e-6
+    )
     alone = baselines.text_mapping(sounds[:1], base, teacher, audio_mean_B=sounds.mean(0))
     np.testing.assert_allclose(alone, whole[:1], atol=1e-6)
 
