@@ -20,6 +20,10 @@ def knn_right(
 ) -> np.ndarray:
     """Whether a vector is named right by the majority of its k nearest training vectors by cosine.
 
+    ŷ(x) = argmax_c #{i in N_k(x): y_i = c}, N_k(x) the k training vectors with the largest cosine to x (Cover & Hart
+    1967, IEEE Transactions on Information Theory 13:21–27; on frozen embeddings by cosine: arXiv 1805.01978, section
+    3.4, here with equal weights). Accuracy is the mean of [ŷ(x) = y].
+
     Equal votes go to the species with the larger summed similarity. With recordists a vector has no neighbours by its
     own recordist, whose microphone and place it would be known by (leave one recordist out); what has no recordist
     (None or empty) shares it with nothing.

@@ -52,12 +52,21 @@ def test_probabilities_are_scipys_softmax() -> None:
 
 
 def test_knn_agrees_with_scikit_learn() -> None:
-    train, test, labels, asked = clouds()
+    train, test, labels, asked = clouds(width=3)
     theirs = KNeighborsClassifier(1, metric="cosine").fit(train, labels).score(test, asked)
     assert metrics.knn_accuracy(train, test, labels, asked, k=1) == pytest.approx(theirs)
-    # With more neighbours only equal votes are decided differently.
-    theirs = KNeighborsClassifier(5, metric="cosine").fit(train, labels).score(test, asked)
-    assert metrics.knn_accuracy(train, test, labels, asked, k=5) == pytest.approx(theirs, abs=0.06)
+    # With more neighbours only equal votes are decided differently: there the first label wins, here the nearer one.
+    model = KNeighborsClassifier(5, metric="cosine").fit(train, labels)
+    ours = probes.knn_right(train, test, labels, asked, 5)
+    distances, neighbours = model.kneighbors(test)
+    votes = np.stack([(labels[neighbours] == label).sum(axis=1) for label in range(5)], axis=1)
+    tied = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    assert 3 < tied.sum() < 40
+    np.testing.assert_array_equal(ours[~tied], (model.predict(test) == asked)[~tied])
+    for query in np.flatnonzero(tied):
+        likeness = [(1 - distances[query])[labels[neighbours[query]] == label].sum() for label in range(5)]
+        best = np.flatnonzero(votes[query] == votes[query].max())
+        assert ours[query] == (best[np.argmax([likeness[label] for label in best])] == asked[query])
     alone = probes.knn_right(train, test, np.zeros(200, int), np.zeros(80, int))
     assert alone.all()  # one class
 
@@ -82,5 +91,9 @@ def test_the_linear_probe_is_scikit_learns(strength: float) -> None:
     scaler = StandardScaler().fit(train)
     theirs = LogisticRegression(C=strength, max_iter=2000, tol=1e-8).fit(scaler.transform(train), labels)
     ours = probes.linear_probe(train, test, labels, strength)
-    assert (ours == theirs.predict(scaler.transform(test))).mean() > 0.98
+    # What is decided by more than the two solvers' tolerance is decided alike.
+    logits = np.sort(theirs.decision_function(scaler.transform(test)), axis=1)
+    sure = logits[:, -1] - logits[:, -2] > 1e-2
+    assert sure.mean() > 0.9
+    np.testing.assert_array_equal(ours[sure], theirs.predict(scaler.transform(test))[sure])
     assert set(probes.linear_probe(train, test, np.full(200, "one"))) == {"one"}
