@@ -66,14 +66,17 @@ def plan(options: Options) -> Plan:
 
 
 def _trained_on(options: Options) -> frozenset[str]:
-    """The species of the rows that a training takes: those whose split is train, all of a table without splits."""
+    """The species of the rows that a training takes: those whose split is train or, beside others, not given.
+
+    All of a table without splits that was named as the one that was trained on; none of one that is evaluated.
+    """
     from distill import tables
 
     option, url = ("--trained-on", options.trained_on) if options.trained_on else ("--recordings", options.recordings)
     table = tables.read_table(str(url), option, ("scientific_name",), tables.RECORDINGS)
     splits = table["split"].to_pylist()
-    if options.trained_on and not any(splits):
-        splits = ["train"] * len(splits)
+    if options.trained_on or any(splits):
+        splits = [split or "train" for split in splits]
     names = zip(splits, table["scientific_name"].to_pylist(), strict=True)
     heard = frozenset(name for split, name in names if split == "train" and name)
     if not heard:
@@ -90,6 +93,26 @@ def _synonyms(url: str) -> dict[str, str]:
     table = tables.read_table(url, "--synonyms", ("scientific_name", "synonym"))
     names = zip(table["scientific_name"].to_pylist(), table["synonym"].to_pylist(), strict=True)
     return {name: synonym for name, synonym in names if name and synonym}
+
+
+def check_synonyms(wanted: Plan, species: list[str], options: Options) -> None:
+    """Refuses synonyms of other species than the gallery's.
+
+    Raises:
+        UserError: none of them is of a species of the gallery.
+    """
+    if wanted.synonyms and not wanted.synonyms.keys() & set(species):
+        raise UserError(
+            f"--synonyms: {options.synonyms} has no scientific_name of a species of {options.gallery}, such as "
+            f"{species[0]}"
+        )
+
+
+def sections(found: dict[str, Any]) -> dict[str, tuple[str, list[dict[str, Any]], dict[str, str]]]:
+    """The tables of `run` for the evaluation's page: what each tells, its rows, its columns and their headings."""
+    from jobs import side_tables
+
+    return {name: (f"Check: {HEADINGS[name]}", rows, side_tables.columns(rows)) for name, rows in found.items()}
 
 
 def run(subject: Subject, wanted: Plan, out: str | None) -> dict[str, Any]:

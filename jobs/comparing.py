@@ -36,18 +36,31 @@ def run(options: Options) -> dict[str, Any]:
         f"{counts['recordings']} recordings in both, {counts['only_a']} in A alone, {counts['only_b']} in B alone; "
         f"95 % intervals from {options.resamples} paired bootstrap resamples, p not corrected for their number"
     )
-    same = sorted({row["method"] for row in rows} - {row["method"] for row in rows if row["difference"]})
-    shown = [row for row in rows if row["method"] not in same]
+    same = _same(rows)
+    shown = [row for row in rows if row["method"] not in same.get(row["table"], ())]
     texts = files.tables_as_text("comparison", rows, comparison.SHOWN, heading)
     if options.out:
         for name, text in texts.items():
             storage.write_bytes(storage.join(options.out, name), text.encode())
     print(heading)
-    if shown:
-        print(f"\n{table.markdown(shown, comparison.SHOWN, species=True)}")
-    if same:
-        print(f"\nthe same in both: {', '.join(same)}")
+    for name in dict.fromkeys(row["table"] for row in shown):
+        part = [row for row in shown if row["table"] == name]
+        print(f"\n{name}\n\n{table.markdown(part, comparison.SHOWN, species=True)}")
+    for name, methods in same.items():
+        where = "" if name == "table" else f" ({name})"
+        print(f"\nthe same in both{where}: {'; '.join(methods) if where else ', '.join(methods)}")
     return {"comparison": rows, **counts}
+
+
+def _same(rows: list[table.Row]) -> dict[str, list[str]]:
+    """By table, the methods that came out alike in every measure, sorted."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(row["table"] for row in rows):
+        own = [row for row in rows if row["table"] == name]
+        differ = {row["method"] for row in own if row["difference"] and row["difference"] == row["difference"]}
+        if alike := sorted({row["method"] for row in own} - differ):
+            found[name] = alike
+    return found
 
 
 def _folder_of(name: str) -> str:

@@ -13,14 +13,16 @@ looks into what the table leaves open.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill.errors import UserError
 from jobs import options as opts
+from jobs import writable
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Options:
     parts: tuple[str, ...] = ()
     """parts of the benchmark, such as `cbi dcase` of beans, `HSN` of birdset, `images_inat` of ssw60; else all"""
     taxonomy: str | None = None
-    """table with scientific_name and species_code, common_name or ranks: what a benchmark's codes mean"""
+    """table with scientific_name and ranks, common_name or species_code: what recordings and gallery lack of them, and
+    what a benchmark's codes mean"""
     annotations: str | None = None
     """Raven selection tables, Audacity labels or a plain table of what sounds in the recordings of --data"""
     species_column: str | None = None
@@ -90,25 +93,50 @@ def main(options: Options) -> dict[str, Any]:
     if options.compare:
         from jobs import comparing
 
+        _refuse_others(options, ("compare", "out", "resamples", "seed"), "--compare")
+        writable.check(options.out, "--out")
         return comparing.run(options)
     if options.benchmark or options.annotations:
         from jobs import benchmarks
 
+        writable.check(options.out, "--out")
         return benchmarks.run(options)
     missing = [opts.flag(name) for name in ("model", "gallery", "recordings") if not getattr(options, name)]
     if missing:
         raise UserError(f"missing {', '.join(missing)}; or give --benchmark and --data")
+    _refuse(options, _OF_BENCHMARKS, "--recordings: it is for --benchmark or --annotations")
+    writable.check(options.out, "--out")
+    writable.check_file(options.save_scores, "--save-scores")
     return _evaluate(options)
+
+
+_OF_BENCHMARKS = ("data", "parts", "species_column", "window_s", "hop_s")
+
+
+def _refuse(options: Options, names: Iterable[str], mode: str) -> None:
+    """Refuses options that would be ignored.
+
+    Raises:
+        UserError: one of them is given.
+    """
+    for name in names:
+        if getattr(options, name) != getattr(Options, name):
+            raise UserError(f"{opts.flag(name)} is not for {mode}")
+
+
+def _refuse_others(options: Options, heeded: tuple[str, ...], mode: str) -> None:
+    _refuse(options, [field.name for field in fields(Options) if field.name not in heeded], mode)
 
 
 def _evaluate(options: Options) -> dict[str, Any]:
     import numpy as np
+    import pyarrow as pa
 
     from distill import checkpoints, dataset, metrics, prompts, student, tables, teacher, text_bank
     from inference import embedding, gallery
     from inference.checks import Subject
-    from inference.evaluation import encoder, files, measured, methods, montage
-    from jobs import checks, cluster, evaluation_log, progress, tracking
+    from inference.evaluation import encoder, files, measured, methods, montage, naming
+    from jobs import checks, cluster, evaluation_log, evaluation_rows, progress, tracking
 
     wanted = checks.plan(options)
     assert options.recordings
@@ -116,25 +144,44 @@ def _evaluate(options: Options) -> dict[str, Any]:
     assert options.model
     table = tables.read_table(options.recordings, "--recordings", ("path", "scientific_name"), tables.RECORDINGS)
     shown = gallery.read(options.gallery)
+    table, name_rows = evaluation_rows.with_taxonomy(table, shown.names, options)
+    if table["scientific_name"].null_count:
+        raise UserError(
+            f"--recordings: {options.recordings} has {table['scientific_name'].null_count} rows without scientific_name"
+        )
+    checks.check_synonyms(wanted, [row["scientific_name"] for row in name_rows], options)
     model_at = checkpoints.portable(options.model)
     model = student.load(model_at)
     shown.check_teacher(
         model.config.embedding_width, model.config.teacher_fingerprint, "--gallery", f"--model {options.model}"
     )
-    table, is_train, is_test = _rows(table, options)
+    table, is_train, is_test, without_split = evaluation_rows.split_rows(table, options)
+    photographs = shown.of_split("test")
+    if not set(table.filter(is_test)["scientific_name"].to_pylist()) & set(photographs.species):
+        raise UserError(
+            f"--recordings: no test recording of {options.recordings} is of a species that {options.gallery} shows"
+        )
     base_name = options.base or model.config.base_model
     base = student.load_base(base_name, "--base")[0]
     base_text = _base_text(base, base_name)
     taught_by = teacher.load(options.teacher or shown.info["teacher"], option="--teacher")
     if taught_by.fingerprint != shown.info["teacher_fingerprint"]:
         raise UserError(f"--teacher {taught_by.name}: has other weights than the gallery's teacher")
-    photographs = shown.of_split("test")
+    # Species of test recordings that the gallery does not have are named, too, behind those that it has.
+    species_rows = checks.rows_of(
+        name_rows + evaluation_rows.strangers(table.filter(is_test), name_rows),
+        table.select(["scientific_name", "common_name", *tables.RANKS]),
+    )
+    texts = {kind: [prompts.text(row, kind) for row in species_rows] for kind in naming.TEXT_TYPES}
+    training = table.filter(is_train).select(["recording_id", "path", "start_s", "scientific_name", "rights_holder"])
     fingerprints = {
         "recordings": tables.fingerprint(table),
         "photographs": tables.fingerprint(photographs.images.select(["image_id", "scientific_name"])),
         "teacher": taught_by.fingerprint,
         "model": checkpoints.fingerprint(model),
         "base": checkpoints.fingerprint(base),
+        "training": tables.fingerprint(training),
+        "texts": tables.fingerprint(pa.table(texts)),
     }
 
     cluster.connect()
@@ -163,27 +210,23 @@ def _evaluate(options: Options) -> dict[str, Any]:
                     f"{whose}: gives vectors that are no finite numbers for {bad} of {len(rows)} recordings"
                 )
         species = np.array(plan.species, dtype=object)[plan.species_of_row[rows]]
-        has_photographs = np.isin(species.astype(str), photographs.species.astype(str))
-        train, asked = np.flatnonzero(is_train[rows]), np.flatnonzero(is_test[rows] & has_photographs)
-        if not len(asked):
-            raise UserError(
-                f"--recordings: no test recording of {options.recordings} is of a species that {options.gallery} shows"
-            )
-        name_rows = shown.names.to_pylist()
-        names = np.array([row["scientific_name"] for row in name_rows], dtype=object)
+        train, asked = np.flatnonzero(is_train[rows]), np.flatnonzero(is_test[rows])
+        names = np.array([row["scientific_name"] for row in species_rows], dtype=object)
         number = {name: i for i, name in enumerate(names)}
-        sci, com = ([prompts.text(row, kind) for row in name_rows] for kind in ("sci", "com"))
-        mapped = [prompts.text(row, kind) for row in name_rows for kind in ("sci", "com", "taxon", "sci_com")]
         own_text = plan.choices[0][1][rows[train]]
+        base_texts = {kind: metrics.unit(base_text(some)) for kind, some in texts.items()}
+        teacher_texts = {kind: taught_by.embed_texts(some) for kind, some in texts.items()}
+        strangers_SD = teacher_texts[gallery.SPECIES_TEXT_TYPE][len(name_rows) :]
         material = methods.Material(
             vectors=vectors,
             train=train,
             asked=asked,
             species_of_query=np.array([number[name] for name in species[asked]]),
-            base_names_SB=metrics.unit(metrics.unit(base_text(sci)) + metrics.unit(base_text(com))),
-            teacher_names_SD=shown.name_vectors,
-            base_texts_TB=metrics.unit(base_text(mapped)),
-            teacher_texts_TD=taught_by.embed_texts(mapped),
+            in_gallery=len(name_rows),
+            base_names_SB=metrics.unit(base_texts["sci"] + base_texts["com"]),
+            teacher_names_SD=np.concatenate([shown.name_vectors, strangers_SD]),
+            base_texts=base_texts,
+            teacher_texts=teacher_texts,
             train_text_ND=taught_by.embed_texts(plan.texts)[own_text] if len(train) else shown.name_vectors[:0],
             log_scale=float(model.log_scale),
         )
@@ -193,25 +236,31 @@ def _evaluate(options: Options) -> dict[str, Any]:
             encoder.Labels(species[train], species[asked], names, recordists[train], recordists[asked]),
             photographs,
             float(base.logit_scale_a),
-            table.select(["scientific_name", *tables.RANKS]).to_pylist(),
+            species_rows + table.select(["scientific_name", *tables.RANKS]).to_pylist(),
             options.bridge,
             options.k,
             options.resamples,
             options.seed,
         )
+        if not found.answered.any():
+            raise UserError(
+                f"--recordings: none of the test recordings of species that {options.gallery} shows can be decoded"
+            )
         result = evaluation_log.figures(found) | {
-            "queries_without_species_in_gallery": int((is_test[rows] & ~has_photographs).sum()),
             "undecodable": len(table) - len(rows),
+            "without_split": without_split,
         }
-        picture = montage.montage(
-            found.queries,
-            rows[asked],
+        told = "Queries: recordings as the encoder hears them and their five nearest photographs"
+        drawn = montage.montage(
+            found.queries[found.answered],
+            rows[asked[found.answered]],
             clips,
             plan.species_of_row,
             plan.species,
             photographs,
             model,
         )
+        pictures = found.pictures() | {"queries.png": (told, drawn)}
         record = {
             "options": opts.as_dict(options),
             "fingerprints": fingerprints,
@@ -219,17 +268,17 @@ def _evaluate(options: Options) -> dict[str, Any]:
             "git_commit": tracking.git_commit(),
             "run_id": active.info.run_id,
         }
-        ids = _recording_ids(table.take(rows[asked]))
-        texts = files.everything(found, result, record, ids, picture)
-        evaluation_log.keep(options.out, options.save_scores, found, result, texts, ids)
+        ids = evaluation_rows.recording_ids(table.take(rows[asked]))
+        texts_of_files = files.everything(found, result, record, ids, pictures)
+        evaluation_log.keep(options.out, options.save_scores, found, result, texts_of_files, ids)
         print(evaluation_log.markdown(found, result, options.resamples))
         if wanted.names:
             actors = options.actors or cluster.slots(gpus_each)
             subject = Subject(
                 species=species[asked],
                 heard={kind: some[asked] for kind, some in vectors.items()},
-                names=checks.rows_of(name_rows, table.select(["scientific_name", "common_name", *tables.RANKS])),
-                name_vectors=shown.name_vectors,
+                names=species_rows,
+                name_vectors=material.teacher_names_SD,
                 photographs=photographs,
                 base_text=base_text,
                 teacher_text=taught_by.embed_texts,
@@ -242,21 +291,11 @@ def _evaluate(options: Options) -> dict[str, Any]:
                 seed=options.seed,
             )
             result |= {"checks": checks.run(subject, wanted, options.out)}
+            # What was kept before the checks, which may take long or fail, is kept again with them.
+            evaluation_log.keep_files(
+                options.out, files.whole(found, result, record, pictures, checks.sections(result["checks"]))
+            )
     return result
-
-
-def _rows(table: Any, options: Options) -> tuple[Any, np.ndarray, np.ndarray]:
-    """The rows to embed and masks of what is training and what is test; a table without splits is all test."""
-    import numpy as np
-
-    split = np.array([value or "test" for value in table["split"].to_pylist()])
-    train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
-    if not len(test):
-        raise UserError(f"--recordings: {options.recordings} has no rows whose split is test")
-    if len(train) > options.train_recordings:
-        train = np.sort(np.random.default_rng(options.seed).permutation(train)[: options.train_recordings])
-    rows = np.concatenate([train, test])
-    return table.take(rows), np.arange(len(rows)) < len(train), np.arange(len(rows)) >= len(train)
 
 
 def _base_text(base: Any, name: str) -> Any:
@@ -282,15 +321,6 @@ def _base_text(base: Any, name: str) -> Any:
         return torch.cat(parts).numpy()
 
     return embed
-
-
-def _recording_ids(table: Any) -> list[str]:
-    """What each recording is known by in another evaluation: its id, or its path and start."""
-    rows = table.select(["recording_id", "path", "start_s"]).to_pylist()
-    ids = [row["recording_id"] or row["path"] for row in rows]
-    if len(set(ids)) == len(ids):
-        return ids
-    return [f"{name}@{row['start_s'] or 0:g}" for name, row in zip(ids, rows, strict=True)]
 
 
 if __name__ == "__main__":

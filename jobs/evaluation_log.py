@@ -7,9 +7,10 @@ import tempfile
 from typing import Any
 
 import mlflow
+import numpy as np
 
 from distill import storage
-from inference.evaluation import directions, encoder, files, measured, table
+from inference.evaluation import directions, encoder, files, measured, naming, table
 from inference.evaluation.measured import Evaluation
 
 
@@ -19,13 +20,20 @@ def figures(found: Evaluation) -> dict[str, Any]:
     result = {
         "audio_to_image_mAP": {row["method"]: row["mAP"] for row in found.table},
         "naming_top1": {row["encoder"]: row["zero_shot_top1"] for row in found.encoder},
-        "queries": len(found.species),
+        "queries": int(found.answered.sum()),
+        "test_recordings": len(found.species),
         "photographs": len(found.photographs.species),
         "chance_mAP": found.chance,
     }
     if before["knn"] is not None:
         result |= {"knn_before": before["knn"], "knn_after": after["knn"]}
-    return result | {"table": found.table, "directions": found.directions, "encoder": found.encoder}
+    return result | {
+        "table": found.table,
+        "directions": found.directions,
+        "encoder": found.encoder,
+        "naming": found.naming,
+        "queries_without_species_in_gallery": int((~found.answered).sum()),
+    }
 
 
 def keep(
@@ -46,6 +54,20 @@ def keep(
         ids: of the queries.
     """
     mlflow.log_metrics(metrics(result))
+    keep_files(out, texts)
+    if save_scores:
+        shown, asked = found.photographs, np.flatnonzero(found.answered)
+        names = {
+            "query_species": [str(name) for name in found.species[asked]],
+            "image_species": [str(name) for name in shown.species],
+            "query_id": [ids[query] for query in asked],
+            "image_id": [str(name) for name in shown.images["image_id"].to_pylist()],
+        }
+        files.save_scores(save_scores, found.queries[asked], shown.vectors, names)
+
+
+def keep_files(out: str | None, texts: dict[str, bytes]) -> None:
+    """Logs files to the MLflow run and writes them to `--out`, over those of the same name."""
     with tempfile.TemporaryDirectory() as folder:
         for name, data in texts.items():
             storage.write_bytes(os.path.join(folder, name), data)
@@ -53,15 +75,6 @@ def keep(
     if out:
         for name, data in texts.items():
             storage.write_bytes(storage.join(out, name), data)
-    if save_scores:
-        shown = found.photographs
-        names = {
-            "query_species": [str(name) for name in found.species],
-            "image_species": [str(name) for name in shown.species],
-            "query_id": ids,
-            "image_id": [str(name) for name in shown.images["image_id"].to_pylist()],
-        }
-        files.save_scores(save_scores, found.queries, shown.vectors, names)
 
 
 def metrics(result: dict[str, Any]) -> dict[str, float]:
@@ -74,6 +87,9 @@ def metrics(result: dict[str, Any]) -> dict[str, float]:
             for row in value:
                 where = f"{row['query']}.{row['gallery']}.{row['rank']}"
                 named |= {f"{key}.{where}": number for key, number in row.items()}
+        elif name == "naming":
+            for row in value:
+                named |= {f"{key}.{row['encoder']}.{row['text_type']}": number for key, number in row.items()}
         elif name == "encoder":
             named |= {f"{key}.{row['encoder']}": number for row in value for key, number in row.items()}
         elif isinstance(value, dict):
@@ -89,10 +105,16 @@ def markdown(found: Evaluation, result: dict[str, Any], resamples: int) -> str:
     lines = [heading["table"], "", table.markdown(found.table, measured.SHOWN, species=True)]
     lines += ["", heading["directions"], "", table.markdown(found.directions, directions.SHOWN)]
     lines += ["", heading["encoder"], "", table.markdown(found.encoder, encoder.SHOWN)]
+    lines += ["", heading["naming"], "", table.markdown(found.naming, naming.SHOWN), ""]
+    chosen = [f"{row['method']} {row['ridge']:.3g}" for row in found.table if row["ridge"] is not None]
+    lines.append(f"ridge penalties, chosen on texts of species left out: {', '.join(chosen)}")
     if result["queries_without_species_in_gallery"]:
         lines.append(
-            f"{result['queries_without_species_in_gallery']} recordings of species without photographs left out"
+            f"{result['queries_without_species_in_gallery']} of {result['test_recordings']} recordings are of species "
+            "that no photograph shows: they are left out where sound is to find a picture of its species, nowhere else"
         )
+    if result["without_split"]:
+        lines.append(f"{result['without_split']} rows without a split, beside rows that have one, left out")
     if result["undecodable"]:
         lines.append(f"{result['undecodable']} recordings could not be decoded")
     return "\n".join(lines)

@@ -27,7 +27,7 @@ def keep(
     from distill import storage
     from inference.evaluation import files, table
 
-    shown = {key: key for row in rows for key in row if not key.endswith(_INTERVAL)}
+    shown = columns(rows)
     print(f"{heading}\n\n{table.markdown(rows, shown)}\n")
     for file, text in files.tables_as_text(name, rows, shown, heading).items():
         mlflow.log_text(text, file)
@@ -35,6 +35,11 @@ def keep(
             storage.write_bytes(storage.join(out, file), text.encode())
     if log:
         mlflow.log_metrics(metrics(named or name, rows))
+
+
+def columns(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """The columns of a table under their own names, without the ends of intervals, which stand beside their figures."""
+    return {key: key for row in rows for key in row if not key.endswith(_INTERVAL)}
 
 
 def metrics(name: str, rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -3,8 +3,9 @@
 Among congeners, the answers are the species of the query's own genus, where the gallery has at least two of it. Among
 look-alikes they are two: the own species and the one whose photographs' mean vector is the most similar by the
 teacher; among sound-alikes the one whose recordings' mean vector is the most similar by the base model's pooled
-embedding (training recordings where there are any, so that a query does not choose its own rival). Chance is the mean
-of 1 / answers.
+embedding (training recordings where there are any, so that a query does not choose its own rival). Where photographs
+are asked for, species that none shows are no answers. Accuracy is the share of queries whose own species scores higher
+than all other answers; chance is the mean of 1 / answers.
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ def tables(subject: Subject) -> dict[str, Rows]:
     for group, rival_S in rivals.items():
         rival_Q = rival_S[subject.own]
         answers_QS[group] = (numbers == subject.own[:, None]) | (numbers == rival_Q[:, None])
+    shown_S = np.isin(subject.name_species.astype(str), subject.photographs.species.astype(str))
     rows: Rows = []
     for group, allowed_QS in answers_QS.items():
-        many_Q = allowed_QS.sum(axis=1)
-        asked = many_Q > 1
-        for method, scores_QS in scores.items() if asked.any() else ():
-            right_Q = _right(scores_QS, allowed_QS, subject.own)[asked]
+        for method, scores_QS in scores.items():
+            answers = allowed_QS & shown_S if method == "distilled_images" else allowed_QS
+            many_Q = answers.sum(axis=1)
+            asked = (many_Q > 1) & answers[np.arange(len(answers)), subject.own]
+            if not asked.any():
+                continue
+            right_Q = _right(scores_QS, answers, subject.own)[asked]
             row: dict[str, Any] = {"among": group, "method": method}
             row |= figures({"accuracy": right_Q}, subject.species[asked], subject.resamples, subject.seed)
             row |= {"chance": float((1 / many_Q[asked]).mean()), "queries": int(asked.sum())}

@@ -11,9 +11,10 @@ import numpy as np
 
 from distill import prompts
 from distill.metrics import unit
-from distill.metrics.bootstrap import Bootstrap, Over, interval
+from distill.metrics.bootstrap import Bootstrap
 from distill.metrics.retrieval import retrieve
 from inference.checks.distortions import Distortion
+from inference.evaluation import table
 from inference.gallery import Gallery
 
 Rows = list[dict[str, Any]]
@@ -27,7 +28,7 @@ class Subject:
     Attributes:
         species: of each query, [queries]; each is among `names`.
         heard: the queries' vectors by `embedding.KINDS`, float32 [queries, width].
-        names: rows with `scientific_name`, `common_name` and ranks: the species of the gallery.
+        names: rows with `scientific_name`, `common_name` and ranks: the species of the gallery and of the queries.
         name_vectors: the teacher's embedding of each one's text, float32 [names, width], unit rows.
         photographs: what is retrieved from.
         base_text, teacher_text: texts to float32 [texts, width].
@@ -108,24 +109,5 @@ def top(first_rank_Q: np.ndarray, k: int) -> np.ndarray:
 def figures(
     columns: Mapping[str, np.ndarray], species: np.ndarray, resamples: int, seed: int, species_too: bool = True
 ) -> dict[str, float]:
-    """The mean of each column with its 95 % intervals.
-
-    Args:
-        columns: what each query came to, float [queries] by measure; a NaN is left out.
-        species: of each query.
-        resamples, seed: of the bootstrap; equal ones draw the same queries, so that differences are paired.
-        species_too: whether species are drawn anew, too.
-
-    Returns:
-        each measure by name, with `_low` and `_high` over recordings, `_species_low` and `_species_high` over species.
-    """
-    boot = Bootstrap(species, resamples, seed)
-    values_QM = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)
-    result: dict[str, float] = {}
-    for name, value in zip(columns, boot.point(values_QM), strict=True):
-        result |= {name: float(value), f"{name}_low": np.nan, f"{name}_high": np.nan}
-    ways: dict[str, Over] = {"": "recordings", "species_": "species"} if species_too else {"": "recordings"}
-    for prefix, over in ways.items():
-        for name, low, high in zip(columns, *interval(boot.draws(values_QM, over=over)), strict=True):
-            result |= {f"{name}_{prefix}low": float(low), f"{name}_{prefix}high": float(high)}
-    return result
+    """`table.figures` of queries by their species: equal `resamples` and `seed` draw the same of them."""
+    return table.figures(columns, Bootstrap(species, resamples, seed), species_too)

@@ -43,7 +43,10 @@ def _row(subject: Subject, asked: np.ndarray, label_S: np.ndarray, named_Q: np.n
     columns = {"mAP": ranked.average_precision, "zero_shot_top1": label_S[named_Q[asked]] == own}
     row = figures(columns, subject.species[asked], subject.resamples, subject.seed)
     share = _how_many(own, label_S) / len(label_S)
-    row |= {"chance_mAP": float(np.nanmean(chance_Q)), "chance_top1": float(share.mean())}
+    row |= {
+        "chance_mAP": float(np.nanmean(chance_Q)) if (answers > 0).any() else float("nan"),
+        "chance_top1": float(share.mean()),
+    }
     return row | {"queries": int(asked.sum()), "of_species": len(np.unique(subject.own[asked]))}
 
 

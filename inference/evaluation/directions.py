@@ -64,47 +64,68 @@ def names_at(rank: str, species: Sequence[str], known: Sequence[Mapping[str, Any
     return {name: value for name, value in found.items() if name in wanted}
 
 
-def rows(
-    sides: Mapping[str, Side], labels: Mapping[str, Mapping[str, str]], resamples: int, seed: int
-) -> list[table.Row]:
-    """A row for each of the six directions at each rank.
+@dataclass(frozen=True)
+class Found:
+    """How one direction did.
+
+    Attributes:
+        ranked: by query; NaN for one that could not be asked.
+        chance: the mAP that a random ranking comes to.
+        items: of the gallery.
+    """
+
+    ranked: Ranked
+    chance: float
+    items: int
+
+
+Asked = dict[tuple[str, str, str], Found]
+
+
+def ask(sides: Mapping[str, Side], labels: Mapping[str, Mapping[str, str]]) -> Asked:
+    """Asks in each of the six directions at each rank.
 
     Args:
         sides: `sound`, `picture` and `text`.
         labels: by rank, the name of each species at it, see `names_at`.
+
+    Returns:
+        by who asks, who is asked for, and the rank.
+    """
+    return {
+        (asks, holds, rank): _direction(query, gallery, labels[rank])
+        for asks, query in sides.items()
+        for holds, gallery in sides.items()
+        for rank in (labels if holds != asks else ())
+    }
+
+
+def rows(found: Asked, sides: Mapping[str, Side], resamples: int, seed: int) -> list[table.Row]:
+    """A row a direction and rank.
+
+    Args:
+        found: of `ask`.
+        sides: that it was asked of.
         resamples, seed: of the intervals.
 
     Returns:
-        `query`, `gallery`, `rank`, the measures of `table.rows`, `chance_mAP` (what a random ranking comes to),
-        `queries` that have an answer and `items` of the gallery.
+        `query`, `gallery`, `rank`, the measures of `table.rows`, `chance_mAP`, `queries` that have an answer and
+        `items` of the gallery.
     """
     made: list[table.Row] = []
-    for asks, query in sides.items():
-        boot = Bootstrap(query.species, resamples, seed)
-        ranked: dict[str, Ranked] = {}
-        facts: list[table.Row] = []
-        for holds, gallery in sides.items():
-            for rank in labels if holds != asks else ():
-                found, chance, items = _direction(query, gallery, labels[rank])
-                ranked[f"{holds} {rank}"] = found
-                facts.append(
-                    {
-                        "query": asks,
-                        "gallery": holds,
-                        "rank": rank,
-                        "chance_mAP": chance,
-                        "queries": int(np.isfinite(found.average_precision).sum()),
-                        "items": items,
-                    }
-                )
-        for fact, row in zip(facts, table.rows(ranked, boot), strict=True):
+    for asks, side in sides.items():
+        own = {key: one for key, one in found.items() if key[0] == asks}
+        ranked = {f"{holds} {rank}": one.ranked for (_, holds, rank), one in own.items()}
+        measured = table.rows(ranked, Bootstrap(side.species, resamples, seed)) if ranked else []
+        for (key, one), row in zip(own.items(), measured, strict=True):
             del row["method"]
-            made.append({key: fact[key] for key in ("query", "gallery", "rank")} | row | fact)
+            answered = int(np.isfinite(one.ranked.average_precision).sum())
+            counts = {"chance_mAP": one.chance, "queries": answered, "items": one.items}
+            made.append(dict(zip(("query", "gallery", "rank"), key, strict=True)) | row | counts)
     return made
 
 
-def _direction(query: Side, gallery: Side, name_of: Mapping[str, str]) -> tuple[Ranked, float, int]:
-    """(how each query did, NaN where it could not be asked; chance mAP; items of the gallery)."""
+def _direction(query: Side, gallery: Side, name_of: Mapping[str, str]) -> Found:
     asks = np.array([name_of.get(name, "") for name in query.species])
     holds = np.array([name_of.get(name, "") for name in gallery.species])
     can_ask, held = asks != "", holds != ""
@@ -114,4 +135,4 @@ def _direction(query: Side, gallery: Side, name_of: Mapping[str, str]) -> tuple[
     many = dict(zip(*np.unique(holds[held], return_counts=True), strict=True))
     answers = np.array([many[name] for name in asks[can_ask] if name in many])
     chance = float(np.mean(chance_average_precision(answers, int(held.sum())))) if len(answers) else float("nan")
-    return Ranked(average, first, found.precision, found.nearest), chance, int(held.sum())
+    return Found(Ranked(average, first, found.precision, found.nearest), chance, int(held.sum()))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from distill.metrics import naming, probes
-from distill.metrics.bootstrap import Bootstrap, interval
-from distill.metrics.calibration_error import brier_score, calibration_gaps
+from distill.metrics.bootstrap import Bootstrap, Over
+from distill.metrics.calibration_error import brier_score, calibration_gaps, error_interval
 from inference.evaluation import table
 
 SHOWN = {
     "encoder": "audio embedding",
+    "texts": "asked with",
     "zero_shot_top1": "zero-shot top-1",
     "zero_shot_top5": "top-5",
     "knn": "kNN",
@@ -21,6 +23,7 @@ SHOWN = {
     "calibration_error": "ECE",
     "brier": "Brier",
 }
+_MEASURES = tuple(SHOWN)[2:]
 _QUERIES_PER_BLOCK = 4096
 
 
@@ -33,6 +36,7 @@ class Encoder:
         heard_QD: the queries in the encoder's audio–text space.
         names_SD: its texts of the species there.
         log_scale: its log inverse temperature.
+        texts: what `names_SD` are embeddings of, in words.
     """
 
     train_NP: np.ndarray
@@ -40,6 +44,7 @@ class Encoder:
     heard_QD: np.ndarray
     names_SD: np.ndarray
     log_scale: float
+    texts: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,45 +64,30 @@ class Labels:
     asked_recordists: np.ndarray
 
 
-def rows(encoders: dict[str, Encoder], labels: Labels, boot: Bootstrap, k: int) -> list[table.Row]:
-    """A row an encoder, with intervals as in `table.rows`.
+@dataclass(frozen=True)
+class Heard:
+    """What each query came to with one encoder.
 
-    `zero_shot_top1` and `_top5` over the texts of all the gallery's species; `knn` and `linear_probe` on the pooled
-    embedding, fitted on the training recordings; `knn_other_recordists` without neighbours by a query's own recordist,
-    where more than one is known; `calibration_error` (15 bins) and `brier` of the probabilities that the texts get at
-    the encoder's own temperature. What cannot be measured is None.
+    Attributes:
+        texts: of the `Encoder`.
+        columns: by measure, float64 [queries]: 0 or 1 for what is right or wrong; measures that cannot be taken are
+            left out.
+        gaps_QB: `calibration_gaps` of the most probable species, float64 [queries, bins].
     """
-    made = []
-    for name, encoder in encoders.items():
-        columns, gaps_QB = _columns(encoder, labels, k)
-        values_QM = np.stack(list(columns.values()), axis=1)
-        row: table.Row = {"encoder": name}
-        found = dict(zip(columns, boot.point(values_QM), strict=True))
-        error = float(np.abs(boot.point(gaps_QB)).sum())
-        drawn = {
-            "": (boot.draws(values_QM), boot.draws(gaps_QB)),
-            "species_": (boot.draws(values_QM, over="species"), boot.draws(gaps_QB, over="species")),
-        }
-        for measure in SHOWN:
-            if measure == "encoder":
-                continue
-            if measure != "calibration_error" and not np.isfinite(found.get(measure, np.nan)):
-                row[measure] = None
-                continue
-            row[measure] = error if measure == "calibration_error" else float(found[measure])
-            for prefix, (draws_RM, gaps_RB) in drawn.items():
-                if measure == "calibration_error":
-                    draws_R = np.abs(gaps_RB).sum(axis=1)
-                else:
-                    draws_R = draws_RM[:, list(columns).index(measure)]
-                low, high = interval(draws_R[:, None])
-                row[f"{measure}_{prefix}low"], row[f"{measure}_{prefix}high"] = float(low[0]), float(high[0])
-        made.append(row)
-    return made
+
+    texts: str
+    columns: dict[str, np.ndarray]
+    gaps_QB: np.ndarray
 
 
-def _columns(encoder: Encoder, labels: Labels, k: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(what each query came to, float64 [queries] by measure; by bin of confidence, right − confidence)."""
+def heard(encoder: Encoder, labels: Labels, k: int) -> Heard:
+    """Asks each query of one encoder.
+
+    `zero_shot_top1` and `_top5` over the texts of all species; `knn` and `linear_probe` on the pooled embedding, fitted
+    on the training recordings; `knn_other_recordists` without neighbours by a query's own recordist, where more than
+    one is known; `brier` and the gaps of the calibration error of the probabilities that the texts get at the encoder's
+    own temperature. Formulas and sources are those of `distill.metrics`.
+    """
     first_Q = naming.name_rank(encoder.heard_QD, encoder.names_SD, labels.asked, labels.names)
     columns: dict[str, np.ndarray] = {"zero_shot_top1": first_Q <= 1, "zero_shot_top5": first_Q <= 5}
     if len(encoder.train_NP):
@@ -119,4 +109,30 @@ def _columns(encoder: Encoder, labels: Labels, k: int) -> tuple[dict[str, np.nda
         right.append(share_QS.argmax(axis=1) == own_Q[part])
     columns["brier"] = np.concatenate(brier)
     gaps_QB = calibration_gaps(np.concatenate(confidence), np.concatenate(right))
-    return {name: np.asarray(values, np.float64) for name, values in columns.items()}, gaps_QB
+    return Heard(encoder.texts, {name: np.asarray(some, np.float64) for name, some in columns.items()}, gaps_QB)
+
+
+def rows(encoders: Mapping[str, Heard], boot: Bootstrap) -> list[table.Row]:
+    """A row an encoder: the means of the columns of `heard` and the calibration error (15 bins), with intervals.
+
+    Returns:
+        `encoder`, `texts` and the measures as in `table.rows`; what cannot be measured is None.
+    """
+    made = []
+    for name, one in encoders.items():
+        real = {measure: some for measure, some in one.columns.items() if np.isfinite(some).any()}
+        row: table.Row = {"encoder": name, "texts": one.texts} | dict.fromkeys(_MEASURES)
+        made.append(row | table.figures(real, boot) | _error(one.gaps_QB, boot))
+    return made
+
+
+def _error(gaps_QB: np.ndarray, boot: Bootstrap) -> dict[str, float]:
+    """`calibration_error` with its intervals."""
+    point_B = boot.point(gaps_QB)
+    found = {"calibration_error": float(np.abs(point_B).sum())}
+    ways: dict[str, Over] = {"": "recordings", "species_": "species"}
+    for prefix, over in ways.items():
+        units = float(boot.units(gaps_QB[:, :1], over=over)[0])
+        low, high = error_interval(point_B, boot.draws(gaps_QB, over=over), units)
+        found |= {f"calibration_error_{prefix}low": low, f"calibration_error_{prefix}high": high}
+    return found

@@ -3,7 +3,9 @@
 table.json, .md, .csv        a row a method
 directions.json, .md, .csv   a row a direction and rank
 encoder.json, .md, .csv      a row an audio embedding
+naming.json, .md, .csv       a row an audio embedding and type of text
 queries.parquet              each query's own result by each method: what intervals and comparisons are made of
+by_recording.parquet         the same of the other tables: a row a recording, a column a measure and row
 evaluation.json              what was measured: options, fingerprints, versions, MLflow run, the tables' figures
 evaluation.html, pictures/   to look at
 """
@@ -26,7 +28,7 @@ import pyarrow as pa
 from distill import storage, tables
 from distill.errors import UserError
 from distill.metrics.retrieval import Ranked
-from inference.evaluation import directions, encoder, measured, page, table
+from inference.evaluation import directions, encoder, measured, naming, page, table
 from inference.evaluation.measured import Evaluation
 
 QUERIES = pa.schema(
@@ -38,6 +40,9 @@ QUERIES = pa.schema(
         pa.field("first_rank", pa.float64()),
     ]
 )
+TABLES = ("table", "directions", "encoder", "naming")
+Section = tuple[str, list[table.Row], Mapping[str, str]]
+Pictures = Mapping[str, tuple[str, bytes]]
 _SCORES_PER_BLOCK = 16 << 20
 
 
@@ -68,7 +73,11 @@ def _plain(row: table.Row) -> table.Row:
 
 
 def everything(
-    found: Evaluation, result: Mapping[str, Any], record: Mapping[str, Any], recording_ids: list[str], montage: bytes
+    found: Evaluation,
+    result: Mapping[str, Any],
+    record: Mapping[str, Any],
+    recording_ids: list[str],
+    pictures: Pictures,
 ) -> dict[str, bytes]:
     """All files of an evaluation but the scores, by name.
 
@@ -77,51 +86,77 @@ def everything(
         result: its figures, for `evaluation.json`.
         record: what it was made of: `options`, `fingerprints`, `versions`, `git_commit`, `run_id`.
         recording_ids: of the queries.
-        montage: a PNG of queries and what they find.
+        pictures: PNG by file name, each with what it shows.
     """
-    pictures = found.pictures() | {
-        "queries.png": ("Queries: recordings as the encoder hears them and their five nearest photographs", montage)
-    }
-    heading = headings(found, int(record["options"]["resamples"]))
-    sections = {
-        "table": (heading["table"], found.table, measured.SHOWN),
-        "directions": (heading["directions"], found.directions, directions.SHOWN),
-        "encoder": (heading["encoder"], found.encoder, encoder.SHOWN),
-    }
-    texts = {"evaluation.json": json.dumps({**record, **_plain_all(result)}, indent=2)}
-    for name, (told, rows, shown) in sections.items():
+    texts: dict[str, str] = {}
+    for name, (told, rows, shown) in _sections(found, record).items():
         texts |= tables_as_text(name, rows, shown, told)
+    queries = queries_table(found.ranked, recording_ids, found.species)
+    names = {"recording_id": recording_ids, "scientific_name": [str(name) for name in found.species]}
+    return (
+        {name: text.encode() for name, text in texts.items()}
+        | {"queries.parquet": tables.parquet_bytes(queries)}
+        | {"by_recording.parquet": tables.parquet_bytes(pa.table(names | found.by_recording))}
+        | {f"pictures/{name}": data for name, (_, data) in pictures.items()}
+        | whole(found, result, record, pictures)
+    )
+
+
+def whole(
+    found: Evaluation,
+    result: Mapping[str, Any],
+    record: Mapping[str, Any],
+    pictures: Pictures,
+    more: Mapping[str, Section] | None = None,
+) -> dict[str, bytes]:
+    """`evaluation.json` and `evaluation.html`, which have all that was found in one place.
+
+    Args:
+        found, result, record, pictures: see `everything`.
+        more: further tables by name, each with what it tells and the columns to show.
+    """
+    more = more or {}
+    plain = {key: value for key, value in result.items() if key not in (*TABLES, "checks")}
+    plain |= {key: [_plain(row) for row in result[key]] for key in TABLES}
+    if more:
+        plain["checks"] = {name: [_plain(row) for row in rows] for name, (_, rows, _) in more.items()}
+    unanswered = int((~found.answered).sum())
     facts = [
         f"{len(found.species)} recordings of {len(set(found.species))} species against "
         f"{len(found.photographs.species)} photographs of {len(set(found.photographs.species))}; "
         f"a random ranking comes to {found.chance:.3f} mAP",
+        *([f"{unanswered} of the recordings are of species that no photograph shows"] if unanswered else []),
         f"model {record['options']['model']}",
     ]
-    texts["evaluation.html"] = page.page(
-        "How well sound finds pictures", facts, list(sections.values()), pictures, record
-    )
-    return (
-        {name: text.encode() for name, text in texts.items()}
-        | {"queries.parquet": tables.parquet_bytes(queries_table(found.ranked, recording_ids, found.species))}
-        | {f"pictures/{name}": data for name, (_, data) in pictures.items()}
-    )
+    sections = [*_sections(found, record).values(), *more.values()]
+    text = page.page("How well sound finds pictures", facts, sections, pictures, record)
+    return {
+        "evaluation.json": json.dumps({**record, **plain}, indent=2).encode(),
+        "evaluation.html": text.encode(),
+    }
+
+
+def _sections(found: Evaluation, record: Mapping[str, Any]) -> dict[str, Section]:
+    heading = headings(found, int(record["options"]["resamples"]))
+    return {
+        "table": (heading["table"], found.table, measured.SHOWN),
+        "directions": (heading["directions"], found.directions, directions.SHOWN),
+        "encoder": (heading["encoder"], found.encoder, encoder.SHOWN),
+        "naming": (heading["naming"], found.naming, naming.SHOWN),
+    }
 
 
 def headings(found: Evaluation, resamples: int) -> dict[str, str]:
     """What each table tells."""
     return {
         "table": (
-            f"Sound finds pictures: {len(found.species)} recordings, {len(found.photographs.species)} photographs, "
-            f"chance {found.chance:.3f} mAP [95 % over recordings] [over species], {resamples} resamples"
+            f"Sound finds pictures: {int(found.answered.sum())} recordings, {len(found.photographs.species)} "
+            f"photographs, chance {found.chance:.3f} mAP [95 % over recordings] [over species], {resamples} resamples"
         ),
         "directions": "Sound, picture and text in all directions, answers of the same species, genus or family",
         "encoder": "The audio embedding before and after distillation",
+        "naming": "Sounds named by each type of text, before and after distillation",
     }
-
-
-def _plain_all(result: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {key: value for key, value in result.items() if key not in ("table", "directions", "encoder")}
-    return plain | {key: [_plain(row) for row in result[key]] for key in ("table", "directions", "encoder")}
 
 
 def queries_table(ranked: Mapping[str, Ranked], recording_ids: list[str], species: np.ndarray) -> pa.Table:
@@ -150,26 +185,40 @@ class Kept:
         url: of the folder.
         record: `evaluation.json`.
         queries: a `QUERIES` table.
+        by_recording: `by_recording.parquet`; None where an earlier songsight kept none.
     """
 
     url: str
     record: dict[str, Any]
     queries: pa.Table
+    by_recording: pa.Table | None = None
 
 
 def read(url: str, option: str = "--compare") -> Kept:
     """Reads what `songsight evaluate --out` wrote.
 
     Raises:
-        UserError: there is none at the URL.
+        UserError: there is none at the URL, or a file of it is broken.
     """
     record = storage.join(url, "evaluation.json")
     if not storage.exists(record):
         raise UserError(
             f"{option} {url}: no evaluation is there (no evaluation.json); `songsight evaluate --out` keeps one"
         )
+    try:
+        kept = json.loads(storage.read_bytes(record))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{option}: {record} is not JSON: {' '.join(str(error).split())}") from None
+    for part, key in (("fingerprints", "photographs"), ("options", "model")):
+        inner = kept.get(part) if isinstance(kept, dict) else None
+        if not isinstance(inner, dict) or key not in inner:
+            raise UserError(
+                f"{option}: {record} has no {part}.{key}: it should be what `songsight evaluate --out` wrote"
+            )
     queries = tables.read_table(storage.join(url, "queries.parquet"), option, QUERIES.names, QUERIES)
-    return Kept(url, json.loads(storage.read_bytes(record)), queries)
+    more = storage.join(url, "by_recording.parquet")
+    columns = QUERIES.names[:2]
+    return Kept(url, kept, queries, tables.read_table(more, option, columns) if storage.exists(more) else None)
 
 
 def save_scores(

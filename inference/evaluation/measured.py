@@ -14,7 +14,7 @@ from distill.metrics import unit
 from distill.metrics.bootstrap import Bootstrap
 from distill.metrics.retrieval import Ranked, chance_average_precision, retrieve
 from distill.tables import RANKS
-from inference.evaluation import directions, encoder, figures, methods, table
+from inference.evaluation import directions, encoder, figures, methods, naming, table
 from inference.evaluation.table import Row
 from inference.gallery import Gallery
 
@@ -40,8 +40,10 @@ class Evaluation:
         photographs: that were asked for.
         species: of the queries, [queries].
         queries: the student's vectors, float32 [queries, width], unit rows.
-        ranked: how each method ranked the photographs.
-        table, directions, encoder: rows.
+        ranked: how each method ranked the photographs; NaN for queries of species that none of them shows.
+        table, directions, encoder, naming: rows.
+        by_recording: what each query came to in all but `table`: float64 [queries] by measure and row, such as
+            `knn.base`, `zero_shot_top1.distilled.sci` or `average_precision.sound.picture.genus`.
         rank_of: what is known of each species: a row with the seven ranks.
     """
 
@@ -52,13 +54,20 @@ class Evaluation:
     table: list[Row]
     directions: list[Row]
     encoder: list[Row]
+    naming: list[Row]
+    by_recording: dict[str, np.ndarray]
     rank_of: dict[str, dict[str, Any]]
 
     @cached_property
+    def answered(self) -> np.ndarray:
+        """Whether a photograph shows each query's species, bool [queries]."""
+        return np.isin(self.species.astype(str), self.photographs.species.astype(str))
+
+    @cached_property
     def chance(self) -> float:
-        """The mAP that random rankings come to."""
+        """The mAP that random rankings come to, over the queries that have an answer."""
         many = Counter(self.photographs.species)
-        answers = np.array([many[name] for name in self.species])
+        answers = np.array([many[name] for name in self.species[self.answered]])
         return float(np.mean(chance_average_precision(answers, len(self.photographs.species))))
 
     def pictures(self) -> dict[str, tuple[str, bytes]]:
@@ -115,28 +124,50 @@ def measure(
         resamples, seed: of the intervals; the seed also of random baselines.
     """
     species = labels.asked
+    ridge = methods.ridges(material)
     ranked = {
         name: retrieve(
             queries, photographs.vectors, species, photographs.species, NEAREST if name == methods.STUDENT else 0
         )
-        for name, queries in methods.queries(material, bridge, seed)
+        for name, queries in methods.queries(material, bridge, seed, ridge)
     }
     own = material.vectors["student"][material.asked]
     boot = Bootstrap(species, resamples, seed)
     rows = table.rows(ranked, boot, against=methods.STUDENT)
+    answered = int(np.isfinite(ranked[methods.STUDENT].first_rank).sum())
     for row in rows:
-        row |= {"queries": len(species), "photographs": len(photographs.species)}
+        row |= {"queries": answered, "photographs": len(photographs.species), "ridge": ridge.get(row["method"])}
     rank_of = _ranks([*photographs.names.to_pylist(), *rank_rows])
+    sides, named = _sides(own, labels, material, photographs, rank_of)
+    asked = directions.ask(sides, named)
+    heard = {name: encoder.heard(one, labels, k) for name, one in _encoders(material, base_log_scale).items()}
+    by_type = naming.columns(_spaces(material), species, labels.names)
     return Evaluation(
         photographs,
         species,
         own,
         ranked,
         rows,
-        _directions(own, labels, material, photographs, rank_of, resamples, seed),
-        encoder.rows(_encoders(material, base_log_scale), labels, boot, k),
+        directions.rows(asked, sides, resamples, seed),
+        encoder.rows(heard, boot),
+        naming.rows(by_type, boot),
+        _by_recording(asked, heard, by_type),
         rank_of,
     )
+
+
+def _by_recording(
+    asked: directions.Asked, heard: Mapping[str, encoder.Heard], by_type: naming.Columns
+) -> dict[str, np.ndarray]:
+    """What each query came to, by measure and row; of the directions those in which sound asks."""
+    found = {f"{name}.{which}": some for which, one in heard.items() for name, some in one.columns.items()}
+    for (which, kind), columns in by_type.items():
+        found |= {f"{name}.{which}.{kind}": some for name, some in columns.items()}
+    for (asks, holds, rank), one in asked.items():
+        if asks == "sound":
+            found[f"average_precision.{asks}.{holds}.{rank}"] = one.ranked.average_precision
+            found[f"first_rank.{asks}.{holds}.{rank}"] = one.ranked.first_rank
+    return found
 
 
 def _ranks(known: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -150,15 +181,14 @@ def _ranks(known: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _directions(
+def _sides(
     queries_QD: np.ndarray,
     labels: encoder.Labels,
     material: methods.Material,
     photographs: Gallery,
     rank_of: Mapping[str, dict[str, Any]],
-    resamples: int,
-    seed: int,
-) -> list[Row]:
+) -> tuple[dict[str, directions.Side], dict[str, dict[str, str]]]:
+    """(what asks and is asked for; by rank, each species' name at it)."""
     sides = {
         "sound": directions.Side(queries_QD, labels.asked),
         "picture": directions.Side(photographs.vectors, photographs.species),
@@ -166,7 +196,15 @@ def _directions(
     }
     names = sorted({str(name) for side in sides.values() for name in side.species})
     named = {rank: directions.names_at(rank, names, list(rank_of.values())) for rank in directions.RANKS}
-    return directions.rows(sides, {rank: found for rank, found in named.items() if found}, resamples, seed)
+    return sides, {rank: found for rank, found in named.items() if found}
+
+
+def _spaces(material: methods.Material) -> dict[str, naming.Space]:
+    vectors, asked = material.vectors, material.asked
+    return {
+        "base": naming.Space(unit(vectors["base_joint"][asked]), material.base_texts),
+        methods.STUDENT: naming.Space(vectors["student"][asked], material.teacher_texts),
+    }
 
 
 def _encoders(material: methods.Material, base_log_scale: float) -> dict[str, encoder.Encoder]:
@@ -178,6 +216,7 @@ def _encoders(material: methods.Material, base_log_scale: float) -> dict[str, en
             unit(vectors["base_joint"][asked]),
             material.base_names_SB,
             base_log_scale,
+            "mean of sci and com",
         ),
         methods.STUDENT: encoder.Encoder(
             vectors["student_pooled"][train],
@@ -185,5 +224,6 @@ def _encoders(material: methods.Material, base_log_scale: float) -> dict[str, en
             vectors["student"][asked],
             material.teacher_names_SD,
             material.log_scale,
+            "taxon_com",
         ),
     }

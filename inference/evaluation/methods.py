@@ -6,7 +6,7 @@ the frozen encoder, the student, the student with the bridged query, and the cei
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ MAPPINGS = {
     "text_mapping_orthogonal": ("orthogonal", True),
     "text_mapping_orthogonal_uncentred": ("orthogonal", False),
 }
+MAPPED = ("sci", "com", "taxon", "sci_com")
+"""Types of the texts that mappings are fitted on."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,10 @@ class Material:
         vectors: by `embedding.KINDS`, float32 [recordings, width].
         train, asked: rows of `vectors`: the training recordings (may be none) and the queries.
         species_of_query: number of each query's species, into the names; int [queries].
-        base_names_SB, teacher_names_SD: the two models' embeddings of the gallery's species, unit rows.
-        base_texts_TB, teacher_texts_TD: of the texts that the mappings are fitted on, unit rows.
+        in_gallery: how many species the gallery has. They come first among the names; behind them those of recordings
+            that it does not know, which can be named but not found.
+        base_names_SB, teacher_names_SD: the two models' embeddings of the species, unit rows.
+        base_texts, teacher_texts: the same by type of text.
         train_text_ND: the teacher's embedding of each training recording's text, unit rows.
         log_scale: the student's log inverse temperature.
     """
@@ -43,21 +47,42 @@ class Material:
     train: np.ndarray
     asked: np.ndarray
     species_of_query: np.ndarray
+    in_gallery: int
     base_names_SB: np.ndarray
     teacher_names_SD: np.ndarray
-    base_texts_TB: np.ndarray
-    teacher_texts_TD: np.ndarray
+    base_texts: Mapping[str, np.ndarray]
+    teacher_texts: Mapping[str, np.ndarray]
     train_text_ND: np.ndarray
     log_scale: float
 
 
-def queries(material: Material, bridge: float, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+def ridges(material: Material) -> dict[str, float]:
+    """The penalty of each mapping that has one, chosen by leaving each species' texts out: see `choose_ridge`."""
+    base_TB, teacher_TD, species_T = _mapped(material)
+    return {
+        name: baselines.choose_ridge(base_TB, teacher_TD, species_T, centred)
+        for name, (kind, centred) in MAPPINGS.items()
+        if kind == "ridge"
+    }
+
+
+def _mapped(material: Material) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(the base model's and the teacher's embeddings of the texts that mappings are fitted on, their species)."""
+    own = slice(material.in_gallery)
+    base, teacher = ([some[kind][own] for kind in MAPPED] for some in (material.base_texts, material.teacher_texts))
+    return np.concatenate(base), np.concatenate(teacher), np.tile(np.arange(material.in_gallery), len(MAPPED))
+
+
+def queries(
+    material: Material, bridge: float, seed: int, ridge: Mapping[str, float]
+) -> Iterator[tuple[str, np.ndarray]]:
     """The query vectors of each method, one method at a time: all of them at once may not fit into the memory.
 
     Args:
         material: what they are made of.
         bridge: weight of the species' texts in the bridged query, 0 to 1; see `inference.bridge`.
         seed: of the random projection and the frozen head.
+        ridge: of `ridges`.
 
     Yields:
         (name, float32 [queries, teacher's width] of unit rows), in the papers' order.
@@ -67,20 +92,23 @@ def queries(material: Material, bridge: float, seed: int) -> Iterator[tuple[str,
     # A mean of sounds that are no queries, where there are such: a query is answered without knowing the others.
     mean_B = joint[material.train].mean(axis=0) if len(material.train) else None
     width = material.teacher_names_SD.shape[1]
+    base_TB, teacher_TD, _ = _mapped(material)
     yield "random_projection", baselines.random_projection(pooled[material.asked], width, seed)
     for name, (kind, centred) in MAPPINGS.items():
         yield (
             name,
             baselines.text_mapping(
                 heard_QB,
-                material.base_texts_TB,
-                material.teacher_texts_TD,
+                base_TB,
+                teacher_TD,
+                ridge.get(name, 0.0),
                 kind=kind,  # type: ignore[arg-type]
                 centred=centred,
                 audio_mean_B=mean_B,
             ),
         )
-    yield "zero_shot_chain", baselines.zero_shot_chain(heard_QB, material.base_names_SB, material.teacher_names_SD)
+    shown_SB, shown_SD = (some[: material.in_gallery] for some in (material.base_names_SB, material.teacher_names_SD))
+    yield "zero_shot_chain", baselines.zero_shot_chain(heard_QB, shown_SB, shown_SD)
     if len(material.train):
         yield (
             "frozen_head",
@@ -88,7 +116,7 @@ def queries(material: Material, bridge: float, seed: int) -> Iterator[tuple[str,
         )
     student_QD = material.vectors["student"][material.asked]
     yield STUDENT, student_QD
-    yield "distilled_bridged", bridge_in_blocks(student_QD, material.teacher_names_SD, bridge, material.log_scale)
+    yield "distilled_bridged", bridge_in_blocks(student_QD, shown_SD, bridge, material.log_scale)
     yield "ceiling", material.teacher_names_SD[material.species_of_query]
 
 

@@ -38,6 +38,7 @@ def page(
         facts=facts,
         sections=sections,
         text_of=table.text_of,
+        known=lambda value: value is not None and value == value,
         bars=bars,
         pictures=[
             (name, told, "data:image/png;base64," + base64.b64encode(data).decode())

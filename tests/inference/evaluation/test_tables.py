@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from distill.errors import UserError
 from distill.metrics import unit
 from distill.metrics.bootstrap import Bootstrap
 from distill.metrics.retrieval import Ranked, retrieve
-from inference.evaluation import comparison, directions, encoder, figures, files, methods, table
+from inference.evaluation import comparison, directions, encoder, figures, files, methods, naming, table
 
 SPECIES, EACH, WIDTH = 12, 20, 16
 NAMES = np.array([f"Genus{i // 3} epithet{i}" for i in range(SPECIES)])
@@ -60,7 +62,7 @@ def test_six_directions_at_three_ranks() -> None:
     }
     labels = {rank: directions.names_at(rank, NAMES.tolist(), RANKS) for rank in directions.RANKS}
     assert labels["genus"]["Genus1 epithet4"] == "Genus1"
-    rows = directions.rows(sides, labels, 100, 0)
+    rows = directions.rows(directions.ask(sides, labels), sides, 100, 0)
     assert len(rows) == 18
     assert {(row["query"], row["gallery"]) for row in rows} == {(a, b) for a in sides for b in sides if a != b}
     of = {(row["query"], row["gallery"], row["rank"]): row for row in rows}
@@ -77,18 +79,42 @@ def test_what_has_no_name_at_a_rank_neither_asks_nor_is_asked_for() -> None:
     assert sorted(known) == sorted(NAMES[:3])
     rng = np.random.default_rng(2)
     sounds, photographs = (cloud(rng, np.eye(SPECIES, WIDTH), 0.1) for _ in range(2))
-    rows = directions.rows({"sound": sounds, "picture": photographs}, {"family": known}, 50, 0)
+    sides = {"sound": sounds, "picture": photographs}
+    rows = directions.rows(directions.ask(sides, {"family": known}), sides, 50, 0)
     assert all(row["queries"] == row["items"] == 3 * EACH and row["mAP"] == 1 for row in rows)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_random_vectors_are_at_chance_in_every_direction(seed: int) -> None:
+def test_random_vectors_are_at_chance_in_every_direction_and_measure(seed: int) -> None:
+    """Chance of each measure and how far a random ranking strays from it, both by shuffling galleries.
+
+    Sound asks for pictures with vectors of its own; queries of one species are independent of each other.
+    """
     rng = np.random.default_rng(seed)
     sides = {name: cloud(rng, np.zeros((SPECIES, WIDTH)), 1) for name in ("sound", "picture", "text")}
     labels = {rank: directions.names_at(rank, NAMES.tolist(), RANKS) for rank in directions.RANKS}
-    for row in directions.rows(sides, labels, 200, 0):
-        margin = 2 * (row["mAP_species_high"] - row["mAP_species_low"]) / 2
-        assert row["mAP"] == pytest.approx(row["chance_mAP"], abs=margin)
+    for row in directions.rows(directions.ask(sides, labels), sides, 20, 0):
+        holds = np.array([labels[row["rank"]][name] for name in sides[row["gallery"]].species])
+        asks = np.array([labels[row["rank"]][name] for name in sides[row["query"]].species])
+        answers = (holds == asks[0]).sum()
+        assert all((holds == name).sum() == answers for name in set(asks))  # one chance for all
+        ranks = rng.permuted(np.tile(np.arange(len(holds)) < answers, (4000, 1)), axis=1)
+        first = 1 + ranks.argmax(axis=1)
+        places = np.arange(1, len(holds) + 1)
+        precision = (np.cumsum(ranks, axis=1) / places * ranks).sum(axis=1) / answers
+        assert row["chance_mAP"] == pytest.approx(precision.mean(), abs=4 * precision.std() / np.sqrt(4000))
+        for measure, values in {
+            "mAP": precision,
+            "macro_mAP": precision,
+            "recall_at_1": first <= 1,
+            "recall_at_5": first <= 5,
+            "recall_at_10": first <= 10,
+        }.items():
+            # The queries share one gallery: of 240 there are not 240 independent rankings.
+            error = values.std() / np.sqrt(len(asks)) * 1.5
+            assert row[measure] == pytest.approx(values.mean(), abs=4 * error + 1e-9), (row["query"], measure)
+        drawn = np.median(rng.choice(first, (500, len(asks))), axis=1)
+        assert abs(row["median_rank"] - np.median(first)) <= 6 * drawn.std() + 1
 
 
 def test_a_real_difference_is_told_from_noise() -> None:
@@ -109,6 +135,99 @@ def test_a_real_difference_is_told_from_noise() -> None:
     assert 0 < first["difference_low"] <= first["difference"] <= first["difference_high"]
     assert first["difference"] == pytest.approx(np.mean(found[2].average_precision - found[0].average_precision))
     assert comparison.compare(better, a, 400)[0][0]["difference"] == pytest.approx(-first["difference"])
+
+
+@pytest.mark.parametrize(
+    ("recordings", "species", "expected"), [(1, 1, "too few"), (5, 5, "too few"), (40, 1, "for these species")]
+)
+def test_few_recordings_or_species_do_not_say_yes(recordings: int, species: int, expected: str) -> None:
+    """However large the difference: one recording, five, and many of one species."""
+    names = NAMES[np.arange(recordings) % species]
+    rng = np.random.default_rng(0)
+    bad, good = (
+        Ranked(some, 1 / some, np.zeros(101), np.zeros((recordings, 0), int))
+        for some in (0.1 + 0.01 * rng.random(recordings), 0.9 + 0.01 * rng.random(recordings))
+    )
+    ids = [f"r{i}" for i in range(recordings)]
+    rows, _ = comparison.compare(kept({"m": bad}, ids, names), kept({"m": good}, ids, names), 200)
+    of = {row["measure"]: row for row in rows}
+    assert of["mAP"]["difference"] == pytest.approx(0.8, abs=0.02)
+    assert of["mAP"]["more_than_noise"] == expected
+    assert np.isnan(of["mAP"]["species_p"])
+    assert np.isnan(of["mAP"]["difference_species_low"])
+
+
+def test_what_neither_was_asked_is_no_difference() -> None:
+    """Queries without an answer are in neither side's mean, and where none has one there is no verdict."""
+    rng = np.random.default_rng(1)
+    names = np.repeat(NAMES, 4)
+    a, b = rng.random((2, len(names)))
+    a[:8], b[40:] = np.nan, np.nan
+    ids = [f"r{i}" for i in range(len(names))]
+
+    def side(values: np.ndarray) -> files.Kept:
+        none = np.full(len(names), np.nan)
+        asked = Ranked(values, 1 / values, np.zeros(101), np.zeros((len(names), 0), int))
+        return kept({"m": asked, "none": Ranked(none, none, asked.precision, asked.nearest)}, ids, names)
+
+    rows, _ = comparison.compare(side(a), side(b), 200)
+    of = {(row["method"], row["measure"]): row for row in rows}
+    assert of["m", "mAP"]["difference"] == pytest.approx(np.mean(b[8:40] - a[8:40]))
+    assert of["m", "median_rank"]["a"] == pytest.approx(np.median(1 / a[8:40]))
+    for measure in table.MEASURES:
+        assert of["none", measure]["more_than_noise"] is None
+        assert np.isnan(of["none", measure]["p"])
+
+
+def test_the_other_tables_are_compared_where_both_were_asked_alike() -> None:
+    rng = np.random.default_rng(2)
+    names = np.repeat(NAMES, 5)
+    ids = [f"r{i}" for i in range(len(names))]
+    one = Ranked(rng.random(len(names)), np.ones(len(names)), np.zeros(101), np.zeros((len(names), 0), int))
+    measured = {
+        "zero_shot_top1.distilled": rng.random((2, len(names))) < [[0.3], [0.9]],
+        "zero_shot_top1.distilled.sci": rng.random((2, len(names))) < 0.5,
+        "knn.base": rng.random((2, len(names))) < 0.5,
+        "linear_probe.base": rng.random((2, len(names))) < 0.5,
+        "brier.base": rng.random((2, len(names))),
+        "average_precision.sound.picture.genus": rng.random((2, len(names))),
+        "first_rank.sound.picture.genus": rng.integers(1, 30, (2, len(names))),
+        "average_precision.sound.text.genus": rng.random((2, len(names))),
+        "first_rank.sound.text.genus": rng.integers(1, 30, (2, len(names))),
+    }
+
+    def side(which: int, order: np.ndarray, **prints: str) -> files.Kept:
+        columns = {name: np.asarray(values[which], float)[order] for name, values in measured.items()}
+        wide = pa.table({"recording_id": [ids[i] for i in order], "scientific_name": list(names[order])} | columns)
+        made = kept({"distilled": one}, ids, names)
+        made.record["fingerprints"] |= prints
+        return replace(made, by_recording=wide)
+
+    order = np.arange(len(names))
+    a = side(0, order, texts="t", training="n")
+    rows, _ = comparison.compare(a, side(1, order[::-1], texts="t", training="n"), 300)
+    of = {(row["table"], row["method"], row["measure"]): row for row in rows}
+    for column, key in {
+        "zero_shot_top1.distilled": ("encoder", "distilled", "zero_shot_top1"),
+        "zero_shot_top1.distilled.sci": ("naming", "distilled, sci", "zero_shot_top1"),
+        "knn.base": ("encoder", "base", "knn"),
+        "brier.base": ("encoder", "base", "brier"),
+        "average_precision.sound.text.genus": ("directions", "sound finds text, genus", "mAP"),
+    }.items():
+        values = np.asarray(measured[column], float)
+        assert of[key]["difference"] == pytest.approx(values[1].mean() - values[0].mean())
+    assert of["encoder", "distilled", "zero_shot_top1"]["more_than_noise"] == "yes"
+    within = np.asarray(measured["first_rank.sound.picture.genus"]) <= 5
+    assert of["directions", "sound finds picture, genus", "recall_at_5"]["b"] == within[1].mean()
+    assert of["directions", "sound finds picture, genus", "median_rank"]["a"] == np.median(
+        measured["first_rank.sound.picture.genus"][0]
+    )
+
+    rows, _ = comparison.compare(a, side(1, order, texts="other", training="other"), 20)
+    assert {(row["table"], row["method"]) for row in rows} == {
+        ("table", "distilled"),
+        ("directions", "sound finds picture, genus"),
+    }
 
 
 def test_recordings_are_paired_by_name_whatever_their_order() -> None:
@@ -168,23 +287,30 @@ def test_the_methods_come_in_the_papers_order() -> None:
         vectors=vectors,
         train=np.arange(20),
         asked=np.arange(20, 30),
-        species_of_query=np.zeros(10, int),
-        base_names_SB=some(3, 6),
-        teacher_names_SD=some(3, 8),
-        base_texts_TB=some(9, 6),
-        teacher_texts_TD=some(9, 8),
+        species_of_query=np.array([0] * 9 + [3]),
+        in_gallery=3,
+        base_names_SB=some(4, 6),
+        teacher_names_SD=some(4, 8),
+        base_texts={kind: some(4, 6) for kind in naming.TEXT_TYPES},
+        teacher_texts={kind: some(4, 8) for kind in naming.TEXT_TYPES},
         train_text_ND=some(20, 8),
         log_scale=2.0,
     )
-    made = dict(methods.queries(material, 0.25, 0))
+    ridge = methods.ridges(material)
+    assert list(ridge) == ["text_mapping", "text_mapping_uncentred"]
+    made = dict(methods.queries(material, 0.25, 0, ridge))
     assert next(iter(made)) == "random_projection"
     assert list(made)[-5:] == ["zero_shot_chain", "frozen_head", "distilled", "distilled_bridged", "ceiling"]
     for queries in made.values():
         assert queries.shape == (10, 8)
         np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(made["ceiling"][4], material.teacher_names_SD[0])
-    closer = (made["distilled_bridged"] @ material.teacher_names_SD.T).max(axis=1)
-    assert (closer >= (made["distilled"] @ material.teacher_names_SD.T).max(axis=1) - 1e-6).all()
+    # A species that the gallery does not have is a true species' text, and nothing that a sound is taken for.
+    np.testing.assert_array_equal(made["ceiling"][9], material.teacher_names_SD[3])
+    shown = material.teacher_names_SD[:3]
+    assert all((chosen == shown).all(axis=1).any() for chosen in made["zero_shot_chain"])
+    closer = (made["distilled_bridged"] @ shown.T).max(axis=1)
+    assert (closer >= (made["distilled"] @ shown.T).max(axis=1) - 1e-6).all()
 
 
 def test_an_encoder_is_judged_with_what_there_is() -> None:
@@ -195,17 +321,42 @@ def test_an_encoder_is_judged_with_what_there_is() -> None:
     names = unit(np.stack([centres[name] for name in NAMES]))
     who = np.array(["ann", "bob"] * (len(train) // 2), dtype=object)
     one = encoder.Encoder(vectors, vectors, vectors, names, 3.0)
-    row = encoder.rows({"base": one}, encoder.Labels(train, train, NAMES, who, who), Bootstrap(train, 100), 1)[0]
+    heard = encoder.heard(one, encoder.Labels(train, train, NAMES, who, who), 1)
+    row = encoder.rows({"base": heard}, Bootstrap(train, 100))[0]
     assert row["zero_shot_top1"] == row["knn"] == row["knn_other_recordists"] == row["linear_probe"] == 1
-    assert 0 < row["calibration_error"] < 1
+    logits = np.exp(3.0) * vectors @ names.T
+    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    sure, right = share.max(axis=1), NAMES[share.argmax(axis=1)] == train
+    bins = np.ceil(sure * 15)
+    error = sum(abs(right[bins == b].sum() - sure[bins == b].sum()) for b in set(bins)) / len(train)
+    assert row["calibration_error"] == pytest.approx(error)
+    assert row["calibration_error_low"] <= row["calibration_error"] <= row["calibration_error_high"]
+    assert row["brier"] == pytest.approx(((share - (train[:, None] == NAMES)) ** 2).sum(axis=1).mean())
     assert row["brier_low"] <= row["brier"] <= row["brier_high"]
     nobody = np.full(len(train), None, object)
     alone = encoder.Encoder(vectors[:0], vectors, vectors, names, 3.0)
-    row = encoder.rows(
-        {"base": alone}, encoder.Labels(train[:0], train, NAMES, nobody[:0], nobody), Bootstrap(train), 1
-    )[0]
+    heard = encoder.heard(alone, encoder.Labels(train[:0], train, NAMES, nobody[:0], nobody), 1)
+    row = encoder.rows({"base": heard}, Bootstrap(train, 100))[0]
     assert row["knn"] is row["knn_other_recordists"] is row["linear_probe"] is None
     assert row["zero_shot_top5"] == 1
+
+
+def test_each_type_of_text_is_asked_for_by_both_models() -> None:
+    rng = np.random.default_rng(11)
+    asked = np.repeat(NAMES, 4)
+    heard = unit(rng.standard_normal((len(asked), WIDTH)))
+    texts = {kind: unit(rng.standard_normal((SPECIES, WIDTH))) for kind in naming.TEXT_TYPES}
+    spaces = {"base": naming.Space(heard, texts), "distilled": naming.Space(heard[:, ::-1], texts)}
+    rows = naming.rows(naming.columns(spaces, asked, NAMES), Bootstrap(asked, 50))
+    assert [(row["encoder"], row["text_type"]) for row in rows] == [
+        (name, kind) for name in spaces for kind in ("sci", "com", "taxon", "sci_com", "taxon_com")
+    ]
+    for row in rows:
+        scores = spaces[row["encoder"]].heard_QD @ texts[row["text_type"]].T
+        for k in (1, 5):
+            best = NAMES[np.argsort(-scores, axis=1)[:, :k]]
+            assert row[f"zero_shot_top{k}"] == (best == asked[:, None]).any(axis=1).mean()
+            assert row[f"zero_shot_top{k}_low"] <= row[f"zero_shot_top{k}"] <= row[f"zero_shot_top{k}_high"]
 
 
 def test_relatives_lie_together_in_the_pictures() -> None:
