@@ -19,6 +19,7 @@ from scipy.special import expit
 
 from distill import storage
 from distill.errors import UserError
+from distill.metrics import calibration_error as metrics
 
 SPREADS = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Standard deviations of species' deviations that are tried, in units of logits; 0 is one curve for all."""
@@ -182,13 +183,16 @@ def held_out(
 
 
 def brier(p_N: np.ndarray, right_N: np.ndarray) -> float:
-    """Mean squared difference of probability and truth (Brier 1950)."""
+    """Brier score of being right: Σ_i (p_i − [right])² / N, 0 to 1 (Brier 1950, Monthly Weather Review 78:1–3).
+
+    Half of `metrics.calibration_error.brier_score` of the two classes right and wrong.
+    """
     return float(np.mean((p_N - right_N) ** 2))
 
 
 def reliability(p_N: np.ndarray, right_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By ten bins of equal width: mean probability, share that is right (NaN in empty bins), and hits."""
-    bin_N = np.minimum((p_N * BINS).astype(int), BINS - 1)
+    bin_N = metrics.bin_of(p_N, BINS)
     hits_B = np.bincount(bin_N, minlength=BINS)
     sums = [np.bincount(bin_N, values, minlength=BINS) for values in (p_N, right_N.astype(float))]
     with np.errstate(invalid="ignore"):
@@ -196,6 +200,5 @@ def reliability(p_N: np.ndarray, right_N: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def calibration_error(p_N: np.ndarray, right_N: np.ndarray) -> float:
-    """Expected calibration error: |probability − share that is right| by bin, weighted by hits (Naeini et al. 2015)."""
-    mean_B, share_B, hits_B = reliability(p_N, right_N)
-    return float(np.nansum(np.abs(mean_B - share_B) * hits_B) / hits_B.sum())
+    """`metrics.calibration_error.expected_calibration_error` by the bins of `reliability`."""
+    return metrics.expected_calibration_error(p_N, right_N, BINS)

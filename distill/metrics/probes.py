@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from distill.metrics.vectors import unit
@@ -72,41 +74,79 @@ def knn_accuracy(
 def linear_probe(
     train_ND: np.ndarray, test_QD: np.ndarray, train_species: np.ndarray, strength: float = 1.0
 ) -> np.ndarray:
-    """Species named by a logistic regression on frozen vectors, after each width is scaled to variance 1.
-
-    min over (W, b) of Σ_i −log softmax(x_i W + b)[y_i] + ‖W‖² / (2·strength), by L-BFGS with the strong Wolfe
-    conditions: the linear probe of arXiv 2103.00020 (CLIP), section 3.2, and scikit-learn's `LogisticRegression(C)`.
+    """Species named by the logistic regression of `fit`; accuracy is the share that is named right.
 
     Args:
-        train_ND, test_QD: float [n, width] and [queries, width].
+        train_ND, strength: see `fit`.
+        test_QD: float [queries, width].
         train_species: labels, [n].
-        strength: C, the inverse of the penalty on W.
 
     Returns:
         the species named, [queries], of the type of `train_species`.
     """
+    labels, train_labels = np.unique(np.asarray(train_species).astype(str), return_inverse=True)
+    named_Q = fit(train_ND, train_labels, len(labels), strength)(test_QD).argmax(axis=1)
+    return labels[named_Q].astype(np.asarray(train_species).dtype)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted probe.
+
+    Attributes:
+        mean_D, spread_D: of the training vectors, float [width].
+        weight_DC, bias_C: float32 [width, classes] and [classes].
+    """
+
+    mean_D: np.ndarray
+    spread_D: np.ndarray
+    weight_DC: np.ndarray
+    bias_C: np.ndarray
+
+    def __call__(self, vectors_QD: np.ndarray) -> np.ndarray:
+        """Logits: float [queries, width] → float32 [queries, classes]."""
+        scaled_QD = ((vectors_QD - self.mean_D) / self.spread_D).astype(np.float32)
+        return scaled_QD @ self.weight_DC + self.bias_C
+
+
+def fit(train_ND: np.ndarray, labels_N: np.ndarray, classes: int, strength: float = 1.0) -> Probe:
+    """Logistic regression on frozen vectors, after each width is scaled to variance 1.
+
+    min over (W, b) of Σ_i loss(x_i W + b, y_i) + ‖W‖² / (2·strength) by L-BFGS with the strong Wolfe conditions. With
+    one label a vector the loss is −log softmax(x_i W + b)[y_i]: the linear probe of arXiv 2103.00020 (CLIP), section
+    3.2, and scikit-learn's `LogisticRegression(C)`. With any number it is the sum over classes of the sigmoid's cross-
+    entropy: one-vs-rest, as scikit-learn's `OneVsRestClassifier(LogisticRegression(C))`.
+
+    Args:
+        train_ND: float [n, width].
+        labels_N: the number of each one's class, int [n]; or, of several labels, bool [n, classes].
+        classes: how many there are.
+        strength: C, the inverse of the penalty on W.
+    """
     import torch
 
-    labels, train_labels = np.unique(np.asarray(train_species).astype(str), return_inverse=True)
     mean_D, spread_D = train_ND.mean(axis=0), train_ND.std(axis=0)
     spread_D = np.where(spread_D > 0, spread_D, 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    x_ND, x_QD = (torch.tensor((some - mean_D) / spread_D, dtype=torch.float32) for some in (train_ND, test_QD))
-    x_ND, y_N = x_ND.to(device), torch.from_numpy(train_labels).to(device)
-    weight_DS = torch.zeros(x_ND.shape[1], len(labels), device=device, requires_grad=True)
-    bias_S = torch.zeros(len(labels), device=device, requires_grad=True)
+    x_ND = torch.tensor((train_ND - mean_D) / spread_D, dtype=torch.float32).to(device)
+    several = labels_N.ndim == 2
+    y = torch.tensor(labels_N, dtype=torch.float32 if several else torch.int64).to(device)
+    weight_DC = torch.zeros(x_ND.shape[1], classes, device=device, requires_grad=True)
+    bias_C = torch.zeros(classes, device=device, requires_grad=True)
     solver = torch.optim.LBFGS(
-        [weight_DS, bias_S], max_iter=200, tolerance_grad=1e-5, line_search_fn="strong_wolfe", history_size=10
+        [weight_DC, bias_C], max_iter=200, tolerance_grad=1e-5, line_search_fn="strong_wolfe", history_size=10
     )
 
     def loss() -> torch.Tensor:
         solver.zero_grad()
-        fit = torch.nn.functional.cross_entropy(x_ND @ weight_DS + bias_S, y_N, reduction="sum")
-        total = (fit + weight_DS.square().sum() / (2 * strength)) / len(x_ND)
+        out_NC = x_ND @ weight_DC + bias_C
+        if several:
+            fit = torch.nn.functional.binary_cross_entropy_with_logits(out_NC, y, reduction="sum")
+        else:
+            fit = torch.nn.functional.cross_entropy(out_NC, y, reduction="sum")
+        total = (fit + weight_DC.square().sum() / (2 * strength)) / len(x_ND)
         total.backward()
         return total
 
     solver.step(loss)
-    with torch.inference_mode():
-        named_Q = (x_QD.to(device) @ weight_DS + bias_S).argmax(dim=1).cpu().numpy()
-    return labels[named_Q].astype(np.asarray(train_species).dtype)
+    return Probe(mean_D, spread_D, weight_DC.detach().cpu().numpy(), bias_C.detach().cpu().numpy())

@@ -9,6 +9,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from distill.errors import UserError
+from distill.metrics import calibration_error
 from inference import calibration
 from inference.calibration import Calibration
 
@@ -81,6 +82,19 @@ def test_measures_by_hand() -> None:
     p, right = np.array([0.05, 0.05, 0.95, 1.0]), np.array([False, True, True, True])
     assert calibration.brier(p, right) == pytest.approx((0.05**2 + 0.95**2 + 0.05**2 + 0) / 4)
     assert calibration.calibration_error(p, right) == pytest.approx((2 * 0.45 + 2 * 0.025) / 4)
+
+
+def test_the_bins_that_are_drawn_are_those_of_the_error() -> None:
+    """On the edges, too: 0.1 ends the first of ten bins."""
+    rng = np.random.default_rng(0)
+    p = np.concatenate([rng.random(200), np.arange(11) / 10])
+    right = rng.random(211) < p
+    mean, share, hits = calibration.reliability(p, right)
+    assert hits.sum() == 211
+    error = np.nansum(np.abs(mean - share) * hits) / 211
+    assert calibration.calibration_error(p, right) == pytest.approx(error)
+    two_classes = calibration_error.brier_score(np.stack([1 - p, p], axis=1), right.astype(int))
+    assert calibration.brier(p, right) == pytest.approx(two_classes.mean() / 2)
 
 
 def test_a_file_comes_back_and_knows_what_it_was_fitted_to(tmp_path: Path) -> None:

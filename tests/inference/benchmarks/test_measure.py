@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
+from distill.metrics import probes
 from inference.benchmarks import curves, measure, probe
 from inference.benchmarks.measure import Scored, Truth
 from inference.benchmarks.redraw import Redrawn
@@ -187,7 +188,7 @@ def test_the_probe_is_scikit_learns_logistic_regression(several: bool) -> None:
         labels = (train @ rng.standard_normal((5, 3)) + rng.standard_normal((80, 3))) > 0
     else:
         labels = (train @ rng.standard_normal((5, 3))).argmax(axis=1)
-    found = probe.fit(train, labels, 3, strength=0.5)(test)
+    found = probes.fit(train, labels, 3, strength=0.5)(test)
     scaler = StandardScaler().fit(train)
     model = LogisticRegression(C=0.5, max_iter=1000, tol=1e-8)
     if several:
@@ -212,6 +213,6 @@ def test_the_penalty_is_chosen_on_the_validation_set() -> None:
     found = probe.chosen(vectors, labels, 2, vectors, how_good)
     assert len(seen) == len(probe.STRENGTHS)
     assert seen == sorted(seen)  # a weaker penalty gives larger logits
-    assert np.array_equal(found(vectors), probe.fit(vectors, labels, 2, probe.STRENGTHS[1])(vectors))
+    assert np.array_equal(found(vectors), probes.fit(vectors, labels, 2, probe.STRENGTHS[1])(vectors))
     plain = probe.chosen(vectors, labels, 2, vectors[:0], how_good)
-    assert np.array_equal(plain(vectors), probe.fit(vectors, labels, 2, 1.0)(vectors))
+    assert np.array_equal(plain(vectors), probes.fit(vectors, labels, 2, 1.0)(vectors))
