@@ -221,7 +221,9 @@ def _keep_retrieval(
         subject.model,
     )
     ids = units.names[queries].tolist()
-    for name, data in files.everything(found, result, record, ids, picture).items():
+    told = "Queries: recordings as the encoder hears them and their five nearest photographs"
+    pictures = found.pictures() | {"queries.png": (told, picture)}
+    for name, data in files.everything(found, result, record, ids, pictures).items():
         storage.write_bytes(os.path.join(local, name), data)
     figures = evaluation_log.metrics(result)
     mlflow.log_metrics({f"{task.name}.retrieval.{name}": value for name, value in figures.items()})

@@ -28,7 +28,7 @@ def class_average_precision(scores_WC: np.ndarray, present_WC: np.ndarray) -> np
 
 
 def cmap(scores_WC: np.ndarray, present_WC: np.ndarray) -> float:
-    """cmAP, see `class_average_precision`; NaN where no class is in any window."""
+    """cmAP = Σ_c AP(c) / C, see `class_average_precision`; NaN where no class is in any window."""
     return _mean(class_average_precision(scores_WC, present_WC))
 
 

@@ -39,7 +39,7 @@ def naming_right(
 def naming_accuracy(
     queries_QD: np.ndarray, names_SD: np.ndarray, query_species: np.ndarray, name_species: np.ndarray, top: int = 1
 ) -> float:
-    """Zero-shot top-k accuracy: the share of queries whose own species' text is among the k nearest."""
+    """Zero-shot top-k accuracy, #{q: rank of its own species' text ≤ k} / Q: the mean of `naming_right`."""
     return float(naming_right(queries_QD, names_SD, query_species, name_species, top).mean())
 
 

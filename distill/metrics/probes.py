@@ -66,7 +66,7 @@ def knn_right(
 def knn_accuracy(
     train_ND: np.ndarray, test_QD: np.ndarray, train_species: np.ndarray, test_species: np.ndarray, k: int = 5
 ) -> float:
-    """Accuracy of `knn_right`; NaN without training vectors."""
+    """Accuracy #{q: ŷ(q) = y(q)} / Q of `knn_right`; NaN without training vectors."""
     right_Q = knn_right(train_ND, test_QD, train_species, test_species, k)
     return float(right_Q.mean()) if len(right_Q) else float("nan")
 

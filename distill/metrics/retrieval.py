@@ -239,6 +239,8 @@ def retrieval_map(
 ) -> float:
     """Mean average precision of finding a query's species in a gallery, over queries whose species is in it.
 
+    mAP = Σ_q AP(q) / Q (Manning, Raghavan, Schütze, section 8.4), AP of `average_precision`; NaN where Q is 0.
+
     Args:
         queries_QD, gallery_ND: unit vectors, float [queries, width] and [gallery, width].
         query_species, gallery_species: labels, [queries] and [gallery].

@@ -13,7 +13,7 @@ from distill import prompts, tables
 from distill.metrics import unit
 from inference.benchmarks.naming import Embed, Units
 from inference.benchmarks.task import Labelled
-from inference.evaluation import encoder, measured, methods
+from inference.evaluation import encoder, measured, methods, naming
 from inference.gallery import Gallery
 
 
@@ -65,8 +65,8 @@ def evaluation(
     shown = gallery.names.to_pylist()
     names = np.array([row["scientific_name"] for row in shown], dtype=object)
     number = {name: i for i, name in enumerate(names)}
-    sci, com = ([prompts.text(row, kind) for row in shown] for kind in ("sci", "com"))
-    mapped = [prompts.text(row, kind) for row in shown for kind in ("sci", "com", "taxon", "sci_com")]
+    asked_by = {kind: [prompts.text(row, kind) for row in shown] for kind in naming.TEXT_TYPES}
+    base_texts = {kind: unit(models.base_text(some)) for kind, some in asked_by.items()}
     row_of = {row["scientific_name"]: row for row in task.classes}
     trained = list(dict.fromkeys(species[train]))
     texts = [prompts.text(row_of[name], "taxon_com") for name in trained]
@@ -77,10 +77,11 @@ def evaluation(
         train=train,
         asked=queries,
         species_of_query=np.array([number[name] for name in species[queries]], np.int64),
-        base_names_SB=unit(unit(models.base_text(sci)) + unit(models.base_text(com))),
+        in_gallery=len(names),
+        base_names_SB=unit(base_texts["sci"] + base_texts["com"]),
         teacher_names_SD=gallery.name_vectors,
-        base_texts_TB=unit(models.base_text(mapped)),
-        teacher_texts_TD=models.teacher_text(mapped),
+        base_texts=base_texts,
+        teacher_texts={kind: models.teacher_text(some) for kind, some in asked_by.items()},
         train_text_ND=text_ND[np.array([place[name] for name in species[train]], np.int64)],
         log_scale=models.log_scale,
     )

@@ -4,6 +4,6 @@ In: the vectors of recordings (`inference.embedding`), a gallery, what the base 
 Out: one table a question (a row a method, a direction, an encoder), each query's own result, a page to look at.
 
 Read in this order: `methods` (ways from a sound to a picture), `table` (rows with intervals), `directions` (sound,
-picture and text in all six directions), `encoder` (the audio embedding before and after), `files` (what `--out` gets),
-`comparison` (two evaluations), `figures` and `page`.
+picture and text in all six directions), `encoder` (the audio embedding before and after), `naming` (what it names by
+type of text), `files` (what `--out` gets), `comparison` (two evaluations), `figures` and `page`.
 """
