@@ -7,7 +7,8 @@
     FSSPEC_S3_ANON=true songsight manifest --source inat-photos --root s3://inaturalist-open-data \\
         --species-list recordings.parquet --licenses CC0 CC-BY --out images.parquet
 
-Rows whose file does not exist are left out, counted, and listed beside the table in `recordings.missing.csv`.
+Rows whose file does not exist, or that name none, are left out, counted, and listed beside the table in
+`recordings.missing.csv`. Web addresses are not asked for; their number is printed.
 """
 
 from __future__ import annotations
@@ -84,15 +85,16 @@ def main(options: Options) -> None:
         note(f"streaming {options.root}: the whole of it, which from the bucket takes a while")
     table = source.read(folder, **{name: given[name] for name in source.asks})
     table, unknown = taxonomy.fill(table, taxa)
-    id_name = f"{kind[:-1]}_id"
-    assemble.check_ids(table, id_name)
 
     missing = table.slice(0, 0)
     if source.lists_files:
         table, missing = assemble.present(table, folder)
         if len(table) == 0:
-            first = missing["path"][0].as_py()
+            first = missing["path"][0].as_py() or "a row without a path"
             raise UserError(f"{options.root}: none of its {len(missing):,} files is there (the first: {first})")
+    # Behind the missing ones: rows that name no file may have nothing to tell their ids apart by.
+    id_name = f"{kind[:-1]}_id"
+    assemble.check_ids(table, id_name)
     if shares:
         table = assemble.with_split(table, shares, folder)
     table = assemble.relative(table, options.out)
@@ -107,9 +109,12 @@ def main(options: Options) -> None:
     print(f"{kind}: {len(table):,} rows of {len(set(names)):,} species")
     print(f"splits: {_counts(table['split'].to_pylist())}")
     print(f"missing files: {len(missing):,}" + (f", listed in {missing_url}" if len(missing) else ""))
+    if pathless := missing["path"].null_count:
+        print(f"of these without a path: {pathless:,}")
+    if on_the_web := assemble.unchecked(table):
+        print(f"web addresses, not checked: {on_the_web:,}")
     if len(names) < len(table):
-        advice = "" if options.taxonomy else "; a --taxonomy with common names may know them"
-        print(f"rows without a scientific name: {len(table) - len(names):,}{advice}")
+        print(f"rows without a scientific name: {len(table) - len(names):,}{_advice(table, options.taxonomy)}")
     if unknown:
         print(f"not in the taxonomy: {_some(unknown)}")
     if absent := sorted(set(species) - set(names)):
@@ -179,7 +184,7 @@ def _species(url: str) -> list[str]:
 
 
 def _write_missing(url: str, missing: pa.Table, id_name: str) -> None:
-    """Lists the rows whose file is missing; where there are none, removes an earlier run's list."""
+    """Lists the rows whose file is missing, by their number in the data set; where there are none, removes the list."""
     import io
 
     import pyarrow.csv
@@ -187,7 +192,8 @@ def _write_missing(url: str, missing: pa.Table, id_name: str) -> None:
     from distill import storage
 
     if len(missing):
-        columns = [name for name in (id_name, "path", "scientific_name", "source") if name in missing.column_names]
+        shown = ("row", id_name, "path", "scientific_name", "source")
+        columns = [name for name in shown if name in missing.column_names]
         sink = io.BytesIO()
         pyarrow.csv.write_csv(missing.select(columns), sink)
         storage.write_bytes(url, sink.getvalue())
@@ -201,6 +207,18 @@ def _counts(values: list[str | None]) -> str:
 
     counts = Counter(value or "none" for value in values)
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+
+
+def _advice(table: pa.Table, taxonomy: str | None) -> str:
+    """What may give a name to the rows that have none."""
+    import pyarrow.compute as pc
+
+    nameless = table.filter(pc.is_null(table["scientific_name"]))
+    if nameless["common_name"].null_count < len(nameless):
+        return "" if taxonomy else "; a --taxonomy with common names may know them"
+    if "captions" in table.column_names and pc.any(pc.greater(pc.list_value_length(nameless["captions"]), 0)).as_py():
+        return "; their captions may say it, but distill reads the column alone"
+    return ""
 
 
 def _some(names: list[str]) -> str:

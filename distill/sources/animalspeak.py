@@ -1,15 +1,19 @@
 """AnimalSpeak, the captioned recordings BioLingual learnt from (arXiv 2308.04978).
 
-    root/*.csv   one table or one a split, two captions a recording (`caption`, `caption2`), scientific and common names
+    root/*.csv   one table or one a split, two captions a recording: `caption`, `caption2`
                  https://huggingface.co/datasets/davidrrobinson/AnimalSpeak
 
-The table describes sounds that are fetched from their own archives, so the name of its column of files depends on who
-fetched them: `path`, `local_path`, `filepath`, `file_name` or, for the last part of it, `url`.
+The published table (source, url, caption, caption2, species_common, species_scientific) describes sounds that are
+fetched from their own archives, so the name of its column of files depends on who fetched them: `path`, `local_path`,
+`filepath`, `file_name`. Where there is none, a file is looked for by its `url`. BioLingual's own lists have path,
+caption and caption2 alone: their rows have no name but what a caption says.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
+from collections import Counter
 from collections.abc import Sequence
 from urllib.parse import unquote, urlparse
 
@@ -17,7 +21,7 @@ import pyarrow as pa
 
 from distill import tables
 from distill.errors import UserError
-from distill.sources import files
+from distill.sources import files, xeno_canto
 
 _FILE = ("path", "local_path", "filepath", "file_path", "file_name", "filename")
 _SCIENTIFIC = ("scientific_name", "species_scientific", "canonical_name")
@@ -26,40 +30,45 @@ _RIGHTS = ("rights_holder", "recordist", "attribution")
 _CAPTIONS = ("caption", "caption2")
 _TEXT = (*_FILE, "url", *_SCIENTIFIC, *_COMMON, *_RIGHTS, *_CAPTIONS, *tables.RANKS, "split", "license", "source", "id")
 
+_XENO_CANTO = re.compile(r"xeno-canto\.org/(?:XC)?(\d+)(?:/|$)", re.IGNORECASE)
+
 
 def read(folder: files.Folder, parts: Sequence[str] = ()) -> pa.Table:
     """Reads one table, or a folder's tables with their splits told by their names.
 
     Raises:
-        UserError: no table, or one without files, captions or a kind of name.
+        UserError: no table, or one without files or captions.
     """
     found = folder.tables(r"\.(csv|parquet)$")
     if not found:
         raise UserError(f"{folder.root} has no CSV or Parquet table, as AnimalSpeak has")
     part_of = {name: files.split_in_name(name) or posixpath.basename(name) for name in found}
     chosen = set(files.chosen_parts(dict.fromkeys(part_of.values()), parts, folder.root))
-    read_parts = [_read_part(folder, name) for name in found if part_of[name] in chosen]
-    return pa.concat_tables(read_parts, promote_options="permissive")
+    table = files.stack([_read_part(folder, name) for name in found if part_of[name] in chosen], folder.root)
+    if table["recording_id"].null_count:
+        # By the file alone: a caption that is corrected later leaves the id as it is.
+        ids = files.row_ids((path,) for path in table["path"].to_pylist())
+        own = zip(table["recording_id"].to_pylist(), ids, strict=True)
+        table = table.set_column(0, "recording_id", pa.array([given or made for given, made in own], pa.string()))
+    return table
 
 
 def _read_part(folder: files.Folder, name: str) -> pa.Table:
     url = folder.open(name)
     rows = files.read_rows(url, ["caption"], _TEXT)
     have = rows.column_names
-    for wanted in ((*_FILE, "url"), (*_SCIENTIFIC, *_COMMON)):
-        if not set(wanted) & set(have):
-            raise UserError(f"{url} has none of the columns {', '.join(wanted)} (it has {', '.join(have)})")
+    if not {*_FILE, "url"} & set(have):
+        raise UserError(f"{url} has none of the columns {', '.join((*_FILE, 'url'))} (it has {', '.join(have)})")
 
     if set(_FILE) & set(have):
-        paths = files.values(rows, *_FILE)
+        paths = [folder.locate(path) if path else None for path in files.values(rows, *_FILE)]
     else:
-        paths = [posixpath.basename(unquote(urlparse(link or "").path)) for link in files.values(rows, "url")]
-    paths = [folder.locate(path) if path else None for path in paths]
+        paths = _fetched(folder, files.values(rows, "url"))
     captions = zip(*(files.values(rows, caption) for caption in _CAPTIONS), strict=True)
     text = pa.string()
     split = files.split_in_name(name)
     result = {
-        "recording_id": pa.array(files.values(rows, "id") if "id" in have else map(files.short_hash, paths), text),
+        "recording_id": pa.array(files.values(rows, "id"), text),
         "path": pa.array(paths, text),
         "scientific_name": pa.array(files.values(rows, *_SCIENTIFIC), text),
         "common_name": pa.array(files.values(rows, *_COMMON), text),
@@ -68,3 +77,27 @@ def _read_part(folder: files.Folder, name: str) -> pa.Table:
         "rights_holder": pa.array(files.values(rows, *_RIGHTS), text),
     }
     return pa.table(result | {column: rows[column] for column in have if column not in result})
+
+
+def _fetched(folder: files.Folder, links: Sequence[str | None]) -> list[str | None]:
+    """Where a download of each address lies: a xeno-canto recording by its catalogue number, another by the address'
+    own path, or by its last part where no other address ends so.
+    """
+    numbered = xeno_canto.sounds(folder)
+    addresses = {link: _address(link) for link in links if link}
+    namesakes = Counter(posixpath.basename(address) for address in set(addresses.values()))
+    paths: dict[str, str] = {}
+    for link, address in addresses.items():
+        number = _XENO_CANTO.search(link)
+        if number:
+            paths[link] = numbered.get(number.group(1), f"XC{number.group(1)}.mp3")
+            continue
+        found = folder.locate(address)
+        paths[link] = found if namesakes[posixpath.basename(address)] == 1 or found.endswith(address) else address
+    return [paths[link] if link else None for link in links]
+
+
+def _address(link: str) -> str:
+    """`https://x.org/a/b%20c.wav?1699` → `x.org/a/b c.wav`, which is where wget and others put it."""
+    parts = urlparse(link)
+    return (parts.netloc + unquote(parts.path)).strip("/")

@@ -13,21 +13,24 @@ from distill import storage
 from distill.errors import UserError
 from distill.sources import files
 
+_WEB = ("http://", "https://")
+
 
 def present(table: pa.Table, folder: files.Folder) -> tuple[pa.Table, pa.Table]:
-    """Parts the rows whose file exists from those whose does not. `path` comes back absolute, or as a URL.
+    """Parts the rows whose file exists from those whose does not, or that name none. `path` comes back absolute, or as
+    a URL; the missing rows have a column `row`, their number in the data set, from 1.
 
     One listing of the data set's folder answers for every file in it; folders elsewhere are listed one by one. Web
-    addresses cannot be listed, and pass.
+    addresses cannot be listed, and pass (`unchecked` counts them).
     """
-    full = [None if path is None else _full(folder.url, path) for path in table["path"].to_pylist()]
+    full = [_full(folder.url, path) if path else None for path in table["path"].to_pylist()]
     inside = folder.url.rstrip("/") + "/"
     elsewhere: dict[str, frozenset[str]] = {}
 
     def exists(url: str | None) -> bool:
         if url is None:
             return False
-        if url.startswith(("http://", "https://")):
+        if url.startswith(_WEB):
             return True
         if url.startswith(inside):
             return url.removeprefix(inside) in folder.files
@@ -36,15 +39,23 @@ def present(table: pa.Table, folder: files.Folder) -> tuple[pa.Table, pa.Table]:
             elsewhere[parent] = _names_in(parent)
         return posixpath.basename(url) in elsewhere[parent]
 
-    keep = pa.array([exists(url) for url in full], pa.bool_())
-    absent = pa.array([not kept for kept in keep.to_pylist()], pa.bool_())
+    here = [exists(url) for url in full]
+    keep, absent = pa.array(here, pa.bool_()), pa.array([not each for each in here], pa.bool_())
     table = table.set_column(table.column_names.index("path"), "path", pa.array(full, pa.string()))
     if "frames" in table.column_names:
         frames = [_with_frames(folder.url, row) for row in table["frames"].to_pylist()]
         table = table.set_column(
             table.column_names.index("frames"), "frames", pa.array(frames, table.schema.field("frames").type)
         )
-    return table.filter(keep), table.filter(absent)
+    numbers = pa.array([number for number, each in enumerate(here, 1) if not each], pa.int64())
+    missing = table.filter(absent)
+    missing = missing.drop_columns([name for name in missing.column_names if name == "row"])
+    return table.filter(keep), missing.append_column("row", numbers)
+
+
+def unchecked(table: pa.Table) -> int:
+    """How many of the rows that `present` found are web addresses, which it took on trust."""
+    return sum(path.startswith(_WEB) for path in table["path"].to_pylist())
 
 
 def relative(table: pa.Table, out: str) -> pa.Table:
@@ -113,9 +124,12 @@ def _full(folder: str, path: str) -> str:
 def _names_in(folder: str) -> frozenset[str]:
     fs, path = storage.filesystem(folder)
     try:
-        return frozenset(posixpath.basename(name) for name in fs.ls(path, detail=False))
+        listed = fs.ls(path, detail=True)
+        return frozenset(posixpath.basename(each["name"]) for each in listed if each["type"] != "directory")
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()
+    except Exception as error:  # each store's client has errors of its own
+        raise UserError(storage.unreachable(folder, error)) from None
 
 
 def _with_frames(folder: str, frames: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:

@@ -58,7 +58,7 @@ def read(folder: files.Folder, table: str = "recordings", columns: Mapping[str, 
     id_name = f"{table[:-1]}_id"
     if id_name not in result:
         parts = [files.values(pa.table(result), part) for part in ("path", "start_s", "end_s", "scientific_name")]
-        result[id_name] = pa.array([files.short_hash(*row) for row in zip(*parts, strict=True)], pa.string())
+        result[id_name] = pa.array(files.row_ids(zip(*parts, strict=True)), pa.string())
     return pa.table(result)
 
 

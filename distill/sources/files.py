@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -152,6 +152,19 @@ def _delimited(data: bytes, text: Sequence[str]) -> pa.Table:
     )
 
 
+def stack(parts: Sequence[pa.Table], where: str) -> pa.Table:
+    """The rows of several tables; a column that one of them lacks is null there.
+
+    Raises:
+        UserError: a column that is of different kinds in two of them.
+    """
+    try:
+        return pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{where}: its tables do not fit together, take one at a time ({reason})") from None
+
+
 def require(where: str, have: Sequence[str], required: Iterable[str]) -> None:
     """Checks that a table has its columns.
 
@@ -186,6 +199,18 @@ def values(table: pa.Table, *names: str) -> list[Any]:
 def short_hash(*parts: object) -> str:
     """16 hexadecimal digits that stand for these values: an id where a data set has none."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def row_ids(keys: Iterable[Sequence[object]]) -> list[str]:
+    """An id for each row of a table that has none, by what tells its rows apart. A row that others equal is numbered
+    in their order, so that none stands for another: a file may have several rows that differ in their captions alone.
+    """
+    seen: Counter[Sequence[object]] = Counter()
+    ids = []
+    for key in keys:
+        ids.append(short_hash(*key, *([seen[key]] if seen[key] else [])))
+        seen[key] += 1
+    return ids
 
 
 def utc(value: object) -> datetime | None:

@@ -33,7 +33,7 @@ def read(folder: files.Folder) -> pa.Table:
         UserError: no page is there, or its records lack `id`, `gen` or `sp`.
     """
     records = _records(folder)
-    here = _sounds(folder)
+    here = sounds(folder)
     text = pa.string()
 
     def column(*keys: str) -> list[Any]:
@@ -88,7 +88,7 @@ def _records(folder: files.Folder) -> list[dict[str, Any]]:
     return list(records.values())
 
 
-def _sounds(folder: files.Folder) -> dict[str, str]:
+def sounds(folder: files.Folder) -> dict[str, str]:
     """Catalogue number → file."""
     found: dict[str, str] = {}
     for file in sorted(folder.files):

@@ -104,6 +104,36 @@ def test_missing_files_are_counted_and_listed_until_they_are_there(
     assert not listed.exists()
 
 
+def test_rows_without_a_path_and_rows_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts.sound(tmp_path / "a.wav")
+    paths = ["a.wav", "", "a.wav", "https://example.org/b.wav", "", "gone.wav"]
+    rows = [{"path": path, "scientific_name": "Turdus merula"} for path in paths]
+    table, out = layouts.table(tmp_path / "t.csv", rows), tmp_path / "recordings.parquet"
+    run("--source", "csv", "--root", table, "--out", out)
+    said = capsys.readouterr().out.splitlines()
+    assert f"missing files: 3, listed in {tmp_path / 'recordings.missing.csv'}" in said
+    assert "of these without a path: 2" in said
+    assert "web addresses, not checked: 1" in said
+    assert pq.read_table(out)["path"].to_pylist() == ["a.wav", "a.wav", "https://example.org/b.wav"]
+    with (tmp_path / "recordings.missing.csv").open() as handle:
+        listed = [(row["row"], row["path"]) for row in csv.DictReader(handle)]
+    assert listed == [("2", ""), ("5", ""), ("6", str(tmp_path / "gone.wav"))]
+
+
+def test_captions_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts.sound(tmp_path / "a.wav")
+    captions = [("A robin sings.", "Turdus migratorius"), ("Another song of it.", "")]
+    rows = [{"path": "a.wav", "caption": first, "caption2": second} for first, second in captions]
+    table, out = layouts.table(tmp_path / "train.csv", rows), tmp_path / "t.parquet"
+    run("--source", "animalspeak", "--root", table, "--out", out)
+    said = capsys.readouterr().out
+    assert "recordings: 2 rows of 0 species" in said
+    assert "rows without a scientific name: 2; their captions may say it, but distill reads the column alone\n" in said
+    read = read_table(str(out), "recordings", ["path", "scientific_name"], RECORDINGS).to_pylist()
+    assert [row["captions"] for row in read] == [["A robin sings.", "Turdus migratorius"], ["Another song of it."]]
+    assert [row["split"] for row in read] == ["train", "train"]
+
+
 def test_folder_with_taxonomy_and_drawn_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "sounds"
     for name in ("Townsends_Warbler/a.wav", "Junco hyemalis/b.wav", "Parus major/c.wav", "Blue Tit/d.wav"):

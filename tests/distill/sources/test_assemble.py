@@ -19,7 +19,7 @@ def test_present_looks_below_the_folder_and_elsewhere(tmp_path: Path) -> None:
     folder = files.Folder(str(tmp_path / "set"))
     elsewhere = tmp_path / "elsewhere"
     paths = ["a/x.wav", "a/none.wav", str(elsewhere / "y.wav"), str(elsewhere / "none.wav"), "../beside.wav"]
-    paths += ["nowhere/at/all.wav", "https://example.org/z.wav", None, "a"]
+    paths += ["nowhere/at/all.wav", "https://example.org/z.wav", None, "a", "", str(tmp_path / "elsewhere")]
     here, missing = assemble.present(pa.table({"path": paths}), folder)
     assert here["path"].to_pylist() == [
         str(tmp_path / "set" / "a" / "x.wav"),
@@ -27,7 +27,9 @@ def test_present_looks_below_the_folder_and_elsewhere(tmp_path: Path) -> None:
         str(tmp_path / "beside.wav"),
         "https://example.org/z.wav",
     ]
-    assert len(missing) == 5
+    assert missing["row"].to_pylist() == [2, 4, 6, 8, 9, 10, 11]
+    assert missing["path"].null_count == 2
+    assert assemble.unchecked(here) == 1
 
 
 @pytest.mark.parametrize("out", ["set/t.parquet", "t.parquet", "elsewhere/deep/t.parquet", "set/a/t.parquet"])

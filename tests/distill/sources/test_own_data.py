@@ -116,6 +116,14 @@ def test_csv_ids_differ_by_window_and_species(tmp_path: Path) -> None:
     assert len(set(ids)) == 4
 
 
+def test_csv_ids_of_rows_that_are_alike_differ(tmp_path: Path) -> None:
+    rows = [{"path": path, "scientific_name": "Turdus merula"} for path in ("a.wav", "", "a.wav", "")]
+    ids = read_csv(layouts.table(tmp_path / "t.csv", rows))["recording_id"].to_pylist()
+    assert len(set(ids)) == 4
+    # A row more at the end leaves the others' ids as they are.
+    assert read_csv(layouts.table(tmp_path / "t.csv", [*rows, rows[0]]))["recording_id"].to_pylist()[:4] == ids
+
+
 def test_csv_from_parquet(tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"path": ["a.jpg"], "scientific_name": ["Turdus merula"], "image_id": ["x"]}), tmp_path / "t.parquet"

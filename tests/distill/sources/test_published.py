@@ -164,6 +164,42 @@ def test_animalspeak_with_paths_of_its_own_and_faults(tmp_path: Path) -> None:
         animalspeak.read(at(path))
 
 
+def test_animalspeak_in_biolinguals_own_columns(tmp_path: Path) -> None:
+    rows = [
+        {"path": "a.wav", "caption": "A robin sings.", "caption2": "Turdus migratorius"},
+        {"path": "a.wav", "caption": "Another song of it.", "caption2": ""},
+        {"path": "", "caption": "Nothing was kept.", "caption2": ""},
+        {"path": "", "caption": "Nor here.", "caption2": ""},
+    ]
+    layouts.sound(tmp_path / "a.wav")
+    read = animalspeak.read(at(layouts.table(tmp_path / "test_set.csv", rows))).to_pylist()
+    assert [row["captions"] for row in read][:2] == [["A robin sings.", "Turdus migratorius"], ["Another song of it."]]
+    assert [row["path"] for row in read] == ["a.wav", "a.wav", None, None]
+    assert [row["scientific_name"] for row in read] == [None] * 4
+    assert len({row["recording_id"] for row in read}) == 4
+    # Captions are no part of an id.
+    layouts.table(tmp_path / "test_set.csv", [row | {"caption": "Corrected."} for row in rows])
+    corrected = animalspeak.read(at(tmp_path / "test_set.csv"))["recording_id"].to_pylist()
+    assert corrected == [row["recording_id"] for row in read]
+
+
+def test_animalspeak_addresses_that_end_alike(tmp_path: Path) -> None:
+    where = {
+        "https://xeno-canto.org/101/download": "audio/XC101 - American Robin.mp3",
+        "https://www.xeno-canto.org/XC102": "audio/XC102.mp3",
+        "https://xeno-canto.org/103/download": "XC103.mp3",  # not fetched
+        "https://a.org/x.wav": "audio/a.org/x.wav",
+        "https://b.org/x.wav?1": "b.org/x.wav",  # not fetched: the other x.wav is not it
+        "https://c.org/sounds/only%20one.wav": "audio/only one.wav",
+    }
+    for name in ("XC101 - American Robin.mp3", "XC102.mp3", "a.org/x.wav", "only one.wav"):
+        layouts.sound(tmp_path / "audio" / name)
+    table = layouts.table(tmp_path / "animalspeak.csv", [{"url": link, "caption": "A call"} for link in where])
+    rows = animalspeak.read(at(table)).to_pylist()
+    assert {row["url"]: row["path"] for row in rows} == where
+    assert len({row["recording_id"] for row in rows}) == len(where)
+
+
 def test_birdset(tmp_path: Path) -> None:
     taxa = taxonomy.read(str(layouts.ebird(tmp_path / "ebird" / "ebird.csv")))
     rows = birdset.read(at(layouts.birdset(tmp_path / "HSN")), taxonomy=taxa).to_pylist()
