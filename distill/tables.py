@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill import storage
@@ -142,8 +143,9 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
             continue
         try:
             columns[field.name] = table[field.name].cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise UserError(f"column {field.name!r} should be {field.type}: {error}") from None
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"column {field.name!r} should be {field.type}: {reason}") from None
     extra = [name for name in table.column_names if name not in columns]
     return pa.table(columns | {name: table[name] for name in extra})
 
@@ -155,24 +157,26 @@ def read_table(url: str, what: str, required: Iterable[str], schema: pa.Schema |
         url: the file.
         what: the option or table that the file was given as, for the error line.
         required: columns that must be present.
-        schema: when given, the result is `conform`ed to it.
+        schema: when given, the result is `conform`ed to it, and a recording_id or image_id is there once.
 
     Raises:
-        UserError: no such file, not a table, a required column missing, or a column of the wrong type.
+        UserError: no such file, not a table, no rows, a required column missing, a column there twice or of the wrong
+            type, or an id there twice.
     """
     if not storage.exists(url):
         raise UserError(f"{what}: no such file: {url}")
     try:
         if url.lower().endswith(".csv"):
-            import pyarrow.csv
-
-            table = pyarrow.csv.read_csv(io.BytesIO(storage.read_bytes(url)))
+            table = _read_csv(storage.read_bytes(url), schema)
         else:
             with storage.open_read(url) as handle:
                 table = pq.read_table(pa.PythonFile(handle))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{what}: {url} is not a readable Parquet or CSV table: {first_line}") from None
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise UserError(f"{what}: {url} has column {', '.join(map(repr, twice))} twice")
     missing = [name for name in required if name not in table.column_names]
     if missing:
         have = ", ".join(table.column_names)
@@ -182,9 +186,38 @@ def read_table(url: str, what: str, required: Iterable[str], schema: pa.Schema |
     if schema is None:
         return table
     try:
-        return conform(table, schema)
+        table = conform(table, schema)
+        if schema in (RECORDINGS, IMAGES):
+            check_ids(table, schema.names[0], required=False)
     except UserError as error:
         raise UserError(f"{what}: {url}: {error}") from None
+    return table
+
+
+def check_ids(table: pa.Table, column: str, required: bool = True) -> None:
+    """Checks that no id is there twice, or null where ids are required.
+
+    Raises:
+        UserError: naming some of those that are.
+    """
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(table[column]).to_pylist()}
+    empty = counts.pop(None, 0)
+    if empty and required:
+        raise UserError(f"{column} is empty in {empty:,} rows")
+    twice = [f"{name} ({count} rows)" for name, count in counts.items() if count > 1]
+    if twice:
+        more = f" and {len(twice) - 3:,} more" if len(twice) > 3 else ""
+        raise UserError(f"{column} should be there once each: {', '.join(twice[:3])}{more}")
+
+
+def _read_csv(data: bytes, schema: pa.Schema | None) -> pa.Table:
+    """A CSV's cells by their look, but as text where the schema has text: "007" is an id. A blank cell is null."""
+    import pyarrow.csv
+
+    text = {field.name: field.type for field in schema or () if pa.types.is_string(field.type)}
+    options = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True)
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    return pyarrow.csv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=options)
 
 
 def fingerprint(table: pa.Table) -> str:

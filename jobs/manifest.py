@@ -94,7 +94,8 @@ def main(options: Options) -> None:
             raise UserError(f"{options.root}: none of its {len(missing):,} files is there (the first: {first})")
     # Behind the missing ones: rows that name no file may have nothing to tell their ids apart by.
     id_name = f"{kind[:-1]}_id"
-    assemble.check_ids(table, id_name)
+    tables.check_ids(table, id_name)
+    table = assemble.plain_splits(table)
     if shares:
         table = assemble.with_split(table, shares, folder)
     table = assemble.relative(table, options.out)
@@ -107,12 +108,14 @@ def main(options: Options) -> None:
 
     names = [name for name in table["scientific_name"].to_pylist() if name]
     print(f"{kind}: {len(table):,} rows of {len(set(names)):,} species")
-    print(f"splits: {_counts(table['split'].to_pylist())}")
+    print(f"splits: {_counts(splits := table['split'].to_pylist())}")
     print(f"missing files: {len(missing):,}" + (f", listed in {missing_url}" if len(missing) else ""))
     if pathless := missing["path"].null_count:
         print(f"of these without a path: {pathless:,}")
     if on_the_web := assemble.unchecked(table):
         print(f"web addresses, not checked: {on_the_web:,}")
+    if others := [split for split in splits if split and split not in files.SPLITS.values()]:
+        print(f"splits that no job takes: {_counts(others)} (distill takes train and val, evaluate train and test)")
     if len(names) < len(table):
         print(f"rows without a scientific name: {len(table) - len(names):,}{_advice(table, options.taxonomy)}")
     if unknown:
@@ -141,27 +144,33 @@ def _items(words: tuple[str, ...]) -> list[str]:
 
 
 def _pairs(name: str, words: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for item in _items(words):
         left, equals, right = item.partition("=")
         if not (left and equals and right):
-            raise UserError(f"{name} should be pairs such as scientific_name=species (got {item!r})")
+            example = "train=0.8 test=0.2" if name == "--split" else "scientific_name=species"
+            raise UserError(f"{name} should be pairs such as {example} (got {item!r})")
+        if left in pairs:
+            raise UserError(f"{name} has {left} twice: {left}={pairs[left]} and {item}")
         pairs[left] = right
     return pairs
 
 
 def _shares(items: list[str]) -> dict[str, float]:
     """`["train"]` → all of it; `["train=0.8", "test=0.2"]` → as they say."""
+    from distill.sources import files
+
     if len(items) == 1 and "=" not in items[0]:
-        return {items[0]: 1.0}
-    shares = {}
+        return {files.plain_split(items[0]) or items[0]: 1.0}
+    shares: dict[str, float] = {}
     for name, share in _pairs("--split", tuple(items)).items():
         try:
-            shares[name] = float(share)
+            number = float(share)
         except ValueError:
             raise UserError(f"--split: the share of {name} should be a number (got {share!r})") from None
-        if not 0 < shares[name] < float("inf"):
+        if not 0 < number < float("inf"):
             raise UserError(f"--split: the share of {name} should be greater than 0 (got {share})")
+        shares[files.plain_split(name) or name] = number
     return shares
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,6 +73,14 @@ def relative(table: pa.Table, out: str) -> pa.Table:
     return table
 
 
+def plain_splits(table: pa.Table) -> pa.Table:
+    """Calls splits train, val and test, whichever of their usual names a data set has for them; blank ones are null."""
+    if "split" not in table.column_names:
+        return table
+    plain = pa.array([files.plain_split(each) for each in table["split"].to_pylist()], pa.string())
+    return table.set_column(table.column_names.index("split"), "split", plain)
+
+
 def with_split(table: pa.Table, shares: Mapping[str, float], folder: files.Folder) -> pa.Table:
     """Gives a split to the rows that have none.
 
@@ -100,21 +107,6 @@ def with_split(table: pa.Table, shares: Mapping[str, float], folder: files.Folde
     if "split" in table.column_names:
         return table.set_column(table.column_names.index("split"), "split", array)
     return table.append_column("split", array)
-
-
-def check_ids(table: pa.Table, column: str) -> None:
-    """Checks that no id is null or there twice.
-
-    Raises:
-        UserError: naming some of those that are.
-    """
-    counts = Counter(table[column].to_pylist())
-    if None in counts:
-        raise UserError(f"{column} is empty in {counts[None]:,} rows")
-    twice = [f"{name} ({count} rows)" for name, count in counts.items() if count > 1]
-    if twice:
-        more = f" and {len(twice) - 3:,} more" if len(twice) > 3 else ""
-        raise UserError(f"{column} should be there once each: {', '.join(twice[:3])}{more}")
 
 
 def _full(folder: str, path: str) -> str:

@@ -33,6 +33,14 @@ INDEX = "__index_level_0__"
 _SPACED_OFFSET = re.compile(r"\s+([+-]\d{2}:?\d{2})$")
 
 
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""The names that data sets have for splits, and what they are called here: jobs know train, val and test."""
+
+
 class Folder:
     """A data set's root: where its relative paths start. Its files are listed once, when first asked for.
 
@@ -231,8 +239,14 @@ def utc(value: object) -> datetime | None:
 def split_in_name(name: str) -> str | None:
     """The split that a file's name ends in: `HSN_metadata_test_5s.parquet` → `test_5s`."""
     stem = posixpath.basename(name).split(".")[0].lower()
-    found = re.search(r"(?:^|[_-])(train|val|valid|validation|eval|test|test_5s)$", stem)
+    found = re.search(rf"(?:^|[_-])({'|'.join(SPLITS)}|test_5s)$", stem)
     return found.group(1) if found else None
+
+
+def plain_split(split: str | None) -> str | None:
+    """A split by the name that it has here: `valid` is `val`. Others stay; blank is none."""
+    stripped = (split or "").strip()
+    return SPLITS.get(stripped.lower(), stripped) or None
 
 
 def chosen_parts(have: Iterable[str], parts: Sequence[str], where: str) -> Iterator[str]:

@@ -22,7 +22,6 @@ ENDINGS = {
     "recordings": ["wav", "flac", "ogg", "oga", "opus", "mp3", "m4a", "aac", "wma", "aif", "aiff"],
     "images": ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"],
 }
-_SPLITS = ("train", "val", "valid", "validation", "test")
 
 # "Junco hyemalis" and "Junco hyemalis oreganus", perhaps with a capitalised common name behind: "Common Loon" is none.
 _BINOMIAL = re.compile(r"([A-Z][a-z]+(?: [a-z][a-z-]+){1,2})(?: ([A-Z].*))?")
@@ -53,7 +52,7 @@ def read(folder: files.Folder, table: str = "recordings") -> pa.Table:
     paths, splits, scientific, common = [], [], [], []
     for path in found:
         above = path.split("/")[:-1]
-        split = above.pop(0).lower() if len(above) > 1 and above[0].lower() in _SPLITS else None
+        split = above.pop(0).lower() if len(above) > 1 and above[0].lower() in files.SPLITS else None
         species = names_of(above[0]) if above else (None, None)
         paths.append(path)
         splits.append(split)

@@ -59,7 +59,7 @@ def test_help_answers_at_once_without_the_libraries() -> None:
         ("ssw60", "recordings", 2, 1, "test 1, train 1"),
         ("ssw60", "images", 2, 1, "train 1, val 1"),
         ("xeno-canto", "recordings", 3, 1, "none 3"),
-        ("animalspeak", "recordings", 3, 1, "eval 1, train 2"),
+        ("animalspeak", "recordings", 3, 1, "test 1, train 2"),
         ("birdset", "recordings", 6, 2, "test 2, test_5s 3, train 1"),
     ],
 )
@@ -132,6 +132,28 @@ def test_captions_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     read = read_table(str(out), "recordings", ["path", "scientific_name"], RECORDINGS).to_pylist()
     assert [row["captions"] for row in read] == [["A robin sings.", "Turdus migratorius"], ["Another song of it."]]
     assert [row["split"] for row in read] == ["train", "train"]
+
+
+def test_splits_by_other_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("valid/Turdus merula/a.wav", "Validation/Turdus merula/b.wav", "train/Turdus merula/c.wav"):
+        layouts.sound(tmp_path / "folder" / name)
+    run("--source", "folder", "--root", tmp_path / "folder", "--out", tmp_path / "t.parquet")
+    said = capsys.readouterr().out
+    assert "splits: train 1, val 2\n" in said
+    assert "no job takes" not in said
+
+    names = ["Training", "dev", " eval ", "", "fold 1", "fold 1"]
+    rows = [
+        {"path": f"{place}.wav", "scientific_name": "Turdus merula", "split": name} for place, name in enumerate(names)
+    ]
+    for row in rows:
+        layouts.sound(tmp_path / row["path"])
+    table = layouts.table(tmp_path / "t.csv", rows)
+    run("--source", "csv", "--root", table, "--out", tmp_path / "t.parquet", "--split", "valid")
+    assert pq.read_table(tmp_path / "t.parquet")["split"].to_pylist() == [
+        *("train", "val", "test", "val", "fold 1", "fold 1")
+    ]
+    assert "splits that no job takes: fold 1 2 (" in capsys.readouterr().out
 
 
 def test_folder_with_taxonomy_and_drawn_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,6 +244,12 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, capsys: py
     )
     assert "has no images, only recordings" in said(
         "--source", "inatsounds", "--root", tmp_path, "--out", out, "--table", "images"
+    )
+    assert "--columns has path twice: path=file and path=species" in said(
+        *to_csv, table, "--columns", "path=file,path=species"
+    )
+    assert "--split should be pairs such as train=0.8 test=0.2 (got 'test')" in said(
+        *to_csv, table, "--split", "train=0.8,test"
     )
     assert "share of train should be a number" in said(*to_csv, table, "--split", "train=most")
     assert "greater than 0" in said(*to_csv, table, "--split", "train=1,test=0")

@@ -81,11 +81,11 @@ def test_a_split_of_its_own_is_kept(tmp_path: Path) -> None:
 
 
 def test_ids_are_there_once_each() -> None:
-    assemble.check_ids(pa.table({"recording_id": ["a", "b"]}), "recording_id")
+    tables.check_ids(pa.table({"recording_id": ["a", "b"]}), "recording_id")
     with pytest.raises(UserError, match=r"recording_id .*: a \(3 rows\), b \(2 rows\)$"):
-        assemble.check_ids(pa.table({"recording_id": ["a", "a", "b", "a", "b", "c"]}), "recording_id")
+        tables.check_ids(pa.table({"recording_id": ["a", "a", "b", "a", "b", "c"]}), "recording_id")
     with pytest.raises(UserError, match="recording_id is empty in 1 rows"):
-        assemble.check_ids(pa.table({"recording_id": ["a", None]}), "recording_id")
+        tables.check_ids(pa.table({"recording_id": ["a", None]}), "recording_id")
 
 
 def test_fingerprint_is_the_contents() -> None:
