@@ -118,6 +118,8 @@ def main(options: Options) -> None:
         print(f"splits that no job takes: {_counts(others)} (distill takes train and val, evaluate train and test)")
     if len(names) < len(table):
         print(f"rows without a scientific name: {len(table) - len(names):,}{_advice(table, options.taxonomy)}")
+    for line in source.notes(folder, table, taxa) if source.notes else ():
+        print(line)
     if unknown:
         print(f"not in the taxonomy: {_some(unknown)}")
     if absent := sorted(set(species) - set(names)):

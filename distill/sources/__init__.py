@@ -15,7 +15,18 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from distill.sources import animalspeak, birdset, csv_file, folder, inat_photos, inatsounds, ssw60, xeno_canto
+from distill.sources import (
+    animalspeak,
+    birdset,
+    csv_file,
+    files,
+    folder,
+    inat_photos,
+    inatsounds,
+    ssw60,
+    taxonomy,
+    xeno_canto,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Source:
     """The tables it can make; the first is made unless another is asked for."""
     asks: tuple[str, ...] = ()
     """The options of `songsight manifest` that `read` takes behind the folder, besides those that every source has."""
+    notes: Callable[[files.Folder, pa.Table, taxonomy.Taxonomy | None], list[str]] | None = None
+    """What the user should know of how the rows were read: a line each."""
     lists_files: bool = True
     """Whether the data set's files lie where they can be listed."""
 
@@ -40,7 +53,7 @@ SOURCES = {
     "ssw60": Source(ssw60.read, BOTH, ("table", "parts")),
     "xeno-canto": Source(xeno_canto.read),
     "animalspeak": Source(animalspeak.read, asks=("parts",)),
-    "birdset": Source(birdset.read, asks=("parts", "taxonomy")),
+    "birdset": Source(birdset.read, asks=("parts", "taxonomy"), notes=birdset.notes),
     "inat-photos": Source(
         inat_photos.read, ("images",), ("species_list", "licenses", "quality_grade", "per_species"), lists_files=False
     ),

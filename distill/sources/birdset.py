@@ -1,15 +1,18 @@
 """BirdSet, focal training and soundscape tests (https://huggingface.co/datasets/DBD-research-group/BirdSet).
 
-    root/HSN_metadata_train.parquet     a row a focal xeno-canto recording
+    root/HSN_metadata_train.parquet     a row a focal xeno-canto recording; XCM_metadata.parquet and XCL's have no split
     root/HSN_metadata_test.parquet      a row a call in a soundscape: `start_time`, `end_time`, `ebird_code`
     root/HSN_metadata_test_5s.parquet   a row a 5 s segment: `ebird_code_multilabel`, empty where nothing calls
-    root/**/*.ogg                       unpacked anywhere below, joined by the base name of `filepath`
+    root/HSN_test5s_shard_0001/*.ogg    unpacked anywhere below, joined by the base name of `filepath`; the segments are
+                                        files of their own, and then each one's times are 0 and 5
 
-Hugging Face's own exports write codes as numbers of classes, and say in the table's schema what the classes are.
+Parquet or CSV; the split is what the file's name ends in. So it is in what `datasets` exports, in shards and with class
+numbers (`HSN/test_5s-00000-of-00001.parquet`, `HSN/test_5s/0000.parquet`): the numbers' names are in the file itself.
+The sounds are too, and have to be written out under the names in `filepath` to be read here.
 
-Parquet or CSV; the split is what the file's name ends in. Species are eBird codes, which a taxonomy with `species_code`
-(eBird's own checklist has it) turns into names. A segment in which several species call has no `scientific_name`; its
-`scientific_names`, like its codes, list them all.
+Species are eBird codes, which a taxonomy with `species_code` (eBird's own checklist has it) turns into names; without
+one a row has the name that it carries itself, if any. A segment in which several species call has no
+`scientific_name`; its `scientific_names`, like its codes, list them all, null for a code that has no name.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from __future__ import annotations
 import ast
 import json
 import posixpath
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +31,11 @@ import pyarrow.compute as pc
 from distill.errors import UserError
 from distill.sources import files
 from distill.sources.taxonomy import Taxonomy
+
+_SPLITS = ("train", "valid", "test", "test_5s")
+_SHARD = r"(?:-\d+-of-\d+)?"
+_TABLE = re.compile(rf"(?:(?:^|_)({'|'.join(_SPLITS)}){_SHARD}|(_metadata))\.(?:parquet|csv)$")
+_NUMBERED = re.compile(rf"(?:^|/)({'|'.join(_SPLITS)})/\d+\.parquet$")
 
 _RENAMED = {
     "lat": "latitude",
@@ -46,20 +55,50 @@ def read(folder: files.Folder, parts: Sequence[str] = (), taxonomy: Taxonomy | N
 
     Args:
         folder: the metadata files and, below it, the sounds.
-        parts: some of train, test and test_5s.
-        taxonomy: gives names to eBird's codes.
+        parts: some of train, valid, test and test_5s.
+        taxonomy: gives names to eBird's codes, if there is one that has them.
 
     Raises:
-        UserError: no metadata, columns missing, class numbers in place of codes, or no taxonomy with codes.
+        UserError: no metadata, columns missing, class numbers whose names are nowhere, or sounds that are nowhere but
+            in the tables.
     """
-    taxonomy = with_codes(taxonomy)
-    found = folder.tables(r"(?:^|_)(train|test|test_5s)\.(parquet|csv)$")
+    found = {name: split for name in folder.tables(r"\.(parquet|csv)$") if (split := split_of(name))}
     if not found:
         raise UserError(f"{folder.root} has no …train, …test or …test_5s .parquet or .csv, as BirdSet has")
-    split_of = {name: files.split_in_name(name) or "test" for name in found}
-    chosen = set(files.chosen_parts(dict.fromkeys(split_of.values()), parts, folder.root))
-    read_parts = [read_table(folder, name, split_of[name], taxonomy) for name in found if split_of[name] in chosen]
-    return pa.concat_tables(read_parts, promote_options="permissive")
+    chosen = set(files.chosen_parts(dict.fromkeys(found.values()), parts, folder.root))
+    seen: Counter[str] = Counter()
+    read_parts = [read_table(folder, name, split, taxonomy, seen) for name, split in found.items() if split in chosen]
+    return files.stack(read_parts, folder.root)
+
+
+def split_of(name: str) -> str | None:
+    """The split of a metadata file; None for a file that is none."""
+    found = _TABLE.search(posixpath.basename(name)) or _NUMBERED.search(name)
+    return (found.group(1) or "train") if found else None
+
+
+def notes(_: files.Folder, table: pa.Table, taxonomy: Taxonomy | None) -> list[str]:
+    """What the reader of a table should know of the codes that got no name."""
+    singles, many = files.values(table, "ebird_code"), files.values(table, "ebird_code_multilabel")
+    named = files.values(table, "scientific_name")
+    known = taxonomy.by_code if taxonomy else {}
+    rows = zip(singles, many, named, strict=True)
+    codes = Counter(
+        code
+        for single, several, name in rows
+        if not name
+        for code in ([single] if single else several or [])
+        if not known.get(code)
+    )
+    if not codes:
+        return []
+    if not known:
+        return [
+            f"eBird codes without names: {len(codes):,}; --taxonomy with species_code and scientific_name, such as "
+            "eBird's own checklist, names them"
+        ]
+    common = ", ".join(f"{code} ({count:,} rows)" for code, count in codes.most_common(5))
+    return [f"codes that the taxonomy lacks: {len(codes):,} ({common}{', …' if len(codes) > 5 else ''})"]
 
 
 def with_codes(taxonomy: Taxonomy | None) -> Taxonomy:
@@ -76,32 +115,55 @@ def with_codes(taxonomy: Taxonomy | None) -> Taxonomy:
     return taxonomy
 
 
-def read_table(folder: files.Folder, name: str, split: str, taxonomy: Taxonomy) -> pa.Table:
-    """Reads one metadata file of the folder; see `read`."""
+def read_table(
+    folder: files.Folder,
+    name: str,
+    split: str,
+    taxonomy: Taxonomy | None = None,
+    seen: Counter[str] | None = None,
+) -> pa.Table:
+    """Reads one metadata file of the folder; see `read`.
+
+    Args:
+        folder: the data set's.
+        name: of the file.
+        split: that it describes, as BirdSet calls it.
+        taxonomy: gives names to eBird's codes.
+        seen: how many rows each recording had in the split's other files; it is counted on.
+    """
     url = folder.open(name)
     rows = files.read_rows(url, text=("filepath", "ebird_code", "ebird_code_multilabel", "license", "source"))
+    described = json.loads((rows.schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = described.get("info", {}).get("features", {})
+    rows = _with_class_names(rows, features)
     if "filepath" not in rows.column_names and files.INDEX in rows.column_names:
         rows = rows.rename_columns({files.INDEX: "filepath"})
     files.require(url, rows.column_names, ["filepath"])
     if not {"ebird_code", "ebird_code_multilabel"} & set(rows.column_names):
         files.require(url, rows.column_names, ["ebird_code or ebird_code_multilabel"])
 
-    for column in ("ebird_code", "ebird_code_multilabel"):
-        rows = _with_codes_for_numbers(rows, column)
-    names = [posixpath.basename(path) for path in rows["filepath"].to_pylist()]
+    names = [posixpath.basename(path) if path else None for path in rows["filepath"].to_pylist()]
+    paths = [folder.locate(each) if each else None for each in names]
+    if "audio" in features and not folder.files & set(paths):
+        raise UserError(f"{url} has its sounds inside: write them out below {folder.root}, named as in filepath")
     singles = files.values(rows, "ebird_code")
     many = [_codes(url, code) for code in files.values(rows, "ebird_code_multilabel")]
     # A segment's only label is all its labels; a recording or call has one of its own.
-    codes = many if split == "test_5s" else [_codes(url, code) for code in singles]
-    species = [[taxonomy.by_code.get(code, {}).get("scientific_name") for code in each] for each in codes]
+    several = split == "test_5s" or not any(singles)
+    codes = many if several else [_codes(url, code) for code in singles]
+    known = taxonomy.by_code if taxonomy else {}
+    species = [[known.get(code, {}).get("scientific_name") for code in each] for each in codes]
+    own = files.values(rows, "scientific_name")
 
     text = pa.string()
     result = {
-        "recording_id": pa.array(_ids(names, split), text),
-        "path": pa.array([folder.locate(each) for each in names], text),
-        "scientific_name": pa.array([each[0] if len(each) == 1 else None for each in species], text),
+        "recording_id": pa.array(_ids(names, split, Counter() if seen is None else seen), text),
+        "path": pa.array(paths, text),
+        "scientific_name": pa.array(
+            [given or (each[0] if len(each) == 1 else None) for given, each in zip(own, species, strict=True)], text
+        ),
         "split": pa.array([split] * len(rows), text),
-        "scientific_names": pa.array([[each for each in row if each] for row in species], pa.list_(text)),
+        "scientific_names": pa.array(species, pa.list_(text)),
         "ebird_code_multilabel": pa.array(many, pa.list_(text)),
     }
     for column in rows.column_names:
@@ -115,33 +177,40 @@ def read_table(folder: files.Folder, name: str, split: str, taxonomy: Taxonomy) 
     return pa.table(result)
 
 
-def _with_codes_for_numbers(rows: pa.Table, column: str) -> pa.Table:
-    """Codes in place of class numbers, where the table's schema says which class has which."""
-    about = json.loads((rows.schema.metadata or {}).get(b"huggingface", b"{}"))
-    feature = about.get("info", {}).get("features", {}).get(column) or {}
-    while "feature" in feature:  # of a list, that of its items
-        feature = feature["feature"]
-    classes = feature.get("names")
-    if not classes or column not in rows.column_names:
-        return rows
-
-    def named(value: Any) -> Any:
-        return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else value
-
-    values = [[named(v) for v in each] if isinstance(each, list) else named(each) for each in rows[column].to_pylist()]
-    return rows.set_column(rows.column_names.index(column), column, pa.array(values))
-
-
-def _ids(names: list[str], split: str) -> list[str]:
+def _ids(names: list[str | None], split: str, seen: Counter[str]) -> list[str]:
     """The file's name; where one has many calls or segments, with their number in the table's order."""
-    if split == "train":
-        return [f"train/{name}" for name in names]
-    seen: Counter[str] = Counter()
     ids = []
     for name in names:
-        ids.append(f"{split}/{name}#{seen[name]}")
-        seen[name] += 1
+        key = f"{split}/{name}"
+        number = f"#{seen[key]}" if split.startswith("test") or seen[key] else ""
+        ids.append(key + number)
+        seen[key] += 1
     return ids
+
+
+def _with_class_names(rows: pa.Table, features: Mapping[str, Any]) -> pa.Table:
+    """What `datasets` wrote as numbers of classes, by the classes' names; it writes −1 for one that is not known."""
+    for place, column in enumerate(rows.column_names):
+        names = _class_names(features.get(column))
+        if not names:
+            continue
+        name_of = dict(enumerate(names))
+        if pa.types.is_list(rows.schema.field(column).type):
+            several = [value and [name_of.get(each) for each in value] for value in rows[column].to_pylist()]
+            rows = rows.set_column(place, column, pa.array(several, pa.list_(pa.string())))
+        else:
+            single = [name_of.get(value) for value in rows[column].to_pylist()]
+            rows = rows.set_column(place, column, pa.array(single, pa.string()))
+    return rows
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """A list of classes is a list in one version of the library, and an object around the class in others."""
+    if isinstance(feature, list):
+        return _class_names(feature[0]) if feature else None
+    if not isinstance(feature, dict):
+        return None
+    return feature.get("names") or _class_names(feature.get("feature"))
 
 
 def _codes(url: str, value: Any) -> list[str]:

@@ -33,6 +33,9 @@ INDEX = "__index_level_0__"
 _SPACED_OFFSET = re.compile(r"\s+([+-]\d{2}:?\d{2})$")
 
 
+# What `datasets` writes behind a table's name when it writes it in pieces.
+_SHARD = re.compile(r"-\d+-of-\d+$")
+
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -237,8 +240,10 @@ def utc(value: object) -> datetime | None:
 
 
 def split_in_name(name: str) -> str | None:
-    """The split that a file's name ends in: `HSN_metadata_test_5s.parquet` → `test_5s`."""
-    stem = posixpath.basename(name).split(".")[0].lower()
+    """The split that a file's name ends in: `HSN_metadata_test_5s.parquet`, `test_5s-00000-of-00001.parquet` →
+    `test_5s`.
+    """
+    stem = _SHARD.sub("", posixpath.basename(name).split(".")[0].lower())
     found = re.search(rf"(?:^|[_-])({'|'.join(SPLITS)}|test_5s)$", stem)
     return found.group(1) if found else None
 

@@ -104,6 +104,14 @@ def test_missing_files_are_counted_and_listed_until_they_are_there(
     assert not listed.exists()
 
 
+def test_birdset_without_a_taxonomy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "t.parquet"
+    run("--source", "birdset", "--root", layouts.birdset(tmp_path / "data"), "--out", out)
+    said = capsys.readouterr().out
+    assert "recordings: 6 rows of 0 species" in said
+    assert "rows without a scientific name: 6\neBird codes without names: 2; --taxonomy with species_code" in said
+
+
 def test_rows_without_a_path_and_rows_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layouts.sound(tmp_path / "a.wav")
     paths = ["a.wav", "", "a.wav", "https://example.org/b.wav", "", "gone.wav"]

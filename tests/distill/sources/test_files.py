@@ -111,4 +111,5 @@ def test_only_a_time_with_its_offset_is_a_moment(value: str | None, moment: date
 def test_split_in_name() -> None:
     assert files.split_in_name("d/HSN_metadata_test_5s.parquet") == "test_5s"
     assert files.split_in_name("animalspeak-eval.csv") == "eval"
+    assert files.split_in_name("HSN/test_5s-00000-of-00001.parquet") == "test_5s"
     assert files.split_in_name("contest.csv") is None

@@ -227,11 +227,93 @@ def test_birdset(tmp_path: Path) -> None:
     assert all((tmp_path / "HSN" / row["path"]).is_file() for row in rows)
 
 
+def test_birdset_codes_without_a_name_are_told(tmp_path: Path) -> None:
+    root = layouts.birdset(tmp_path / "HSN")
+    columns = {"filepath": "HSN_001.ogg", "start_time": "0", "end_time": "5"}
+    codes = ["['amerob', 'nobird1']", "['nobird1']", "['nobird2']", "[]", "['amerob']"]
+    layouts.table(root / "HSN_metadata_test_5s.csv", [columns | {"ebird_code_multilabel": each} for each in codes])
+    taxa = taxonomy.read(str(layouts.ebird(tmp_path / "ebird" / "ebird.csv")))
+    table = birdset.read(at(root), ["test_5s"], taxa)
+    assert table["scientific_names"].to_pylist() == [
+        ["Turdus migratorius", None],
+        [None],
+        [None],
+        [],
+        ["Turdus migratorius"],
+    ]
+    assert table["scientific_name"].to_pylist() == [None, None, None, None, "Turdus migratorius"]
+    assert birdset.notes(at(root), table, taxa) == [
+        "codes that the taxonomy lacks: 2 (nobird1 (2 rows), nobird2 (1 rows))"
+    ]
+
+    # With no taxonomy, or one without codes, everything is read but has no name.
+    for without in (None, taxonomy.Taxonomy()):
+        table = birdset.read(at(root), taxonomy=without)
+        assert len(table) == 8
+        assert table["scientific_name"].null_count == 8
+        (line,) = birdset.notes(at(root), table, without)
+        assert line.startswith("eBird codes without names: 4; --taxonomy with species_code")
+
+
+def test_birdset_rows_that_carry_a_name_need_no_taxonomy(tmp_path: Path) -> None:
+    rows = {"filepath": ["XC1.ogg"], "ebird_code": ["amerob"], "scientific_name": ["Turdus migratorius"]}
+    pq.write_table(pa.table(rows), tmp_path / "XCM_metadata.parquet")
+    table = birdset.read(at(tmp_path))
+    assert table["scientific_name"].to_pylist() == ["Turdus migratorius"]
+    assert table["split"].to_pylist() == ["train"]
+    assert birdset.notes(at(tmp_path), table, None) == []
+
+
+def test_birdset_as_published_with_segments_cut(tmp_path: Path) -> None:
+    names = ["HSN_001_20150708_061805_000_005.ogg", "HSN_001_20150708_061805_095_100.ogg"]
+    rows = {"filepath": names, "start_time": [0, 0], "end_time": [5, 5], "ebird_code": [None, None]}
+    rows |= {"ebird_code_multilabel": [["amerob", "daejun"], []]}
+    pq.write_table(pa.table(rows), tmp_path / "HSN_metadata_test_5s.parquet")
+    for name in names:
+        layouts.sound(tmp_path / "HSN_test5s_shard_0001" / name)
+    read = birdset.read(at(tmp_path)).to_pylist()
+    assert [row["path"] for row in read] == [f"HSN_test5s_shard_0001/{name}" for name in names]
+    assert [(row["start_s"], row["end_s"]) for row in read] == [(0, 5), (0, 5)]
+    assert [row["ebird_code_multilabel"] for row in read] == [["amerob", "daejun"], []]
+    assert len({row["recording_id"] for row in read}) == 2
+
+
+@pytest.mark.parametrize(
+    "names", [["test-00000-of-00002.parquet", "test-00001-of-00002.parquet"], ["0.parquet", "1.parquet"]]
+)
+def test_birdset_in_shards_with_numbered_classes(tmp_path: Path, names: list[str]) -> None:
+    classes = {"names": ["amerob", "daejun"], "_type": "ClassLabel"}
+    features = {
+        "audio": {"_type": "Audio"},
+        "ebird_code": classes,
+        "ebird_code_multilabel": {"feature": classes, "_type": "Sequence"},
+        "genus_multilabel": [classes | {"names": ["Turdus", "Junco"]}],
+    }
+    (tmp_path / "HSN" / "test").mkdir(parents=True)
+    for number, name in enumerate(names):
+        rows = {"audio": [b"OggS"] * 2, "filepath": ["HSN_001.ogg"] * 2, "ebird_code": [1, number]}
+        rows |= {"ebird_code_multilabel": [[1, 0], None], "genus_multilabel": [[1, 0], [0]]}
+        described = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(pa.table(rows).replace_schema_metadata(described), tmp_path / "HSN" / "test" / name)
+    with pytest.raises(UserError, match="has its sounds inside: write them out below"):
+        birdset.read(at(tmp_path))
+
+    layouts.sound(tmp_path / "sounds" / "HSN_001.ogg")
+    taxa = taxonomy.read(str(layouts.ebird(tmp_path / "ebird" / "ebird.csv")))
+    read = birdset.read(at(tmp_path), taxonomy=taxa).to_pylist()
+    assert [row["ebird_code"] for row in read] == ["daejun", "amerob", "daejun", "daejun"]
+    assert [row["scientific_name"] for row in read][:2] == ["Junco hyemalis", "Turdus migratorius"]
+    assert [row["ebird_code_multilabel"] for row in read][:2] == [["daejun", "amerob"], []]
+    assert read[0]["genus_multilabel"] == ["Junco", "Turdus"]
+    assert [row["recording_id"] for row in read] == [f"test/HSN_001.ogg#{number}" for number in range(4)]
+    assert {row["split"] for row in read} == {"test"}
+
+
 def test_birdset_faults(tmp_path: Path) -> None:
     taxa = taxonomy.read(str(layouts.ebird(tmp_path / "ebird" / "ebird.csv")))
     root = layouts.birdset(tmp_path / "HSN")
     with pytest.raises(UserError, match="--taxonomy needs a table with species_code"):
-        birdset.read(at(root))
+        birdset.with_codes(None)
     with pytest.raises(UserError, match="no part 'test5'"):
         birdset.read(at(root), ["test5"], taxa)
     pq.write_table(pa.table({"filepath": ["XC1.ogg"], "ebird_code": [3]}), root / "HSN_metadata_train.parquet")
