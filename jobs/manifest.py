@@ -8,7 +8,8 @@
         --species-list recordings.parquet --licenses CC0 CC-BY --out images.parquet
 
 Rows whose file does not exist, or that name none, are left out, counted, and listed beside the table in
-`recordings.missing.csv`. Web addresses are not asked for; their number is printed.
+`recordings.missing.csv`. Web addresses are not asked for; their number is printed. Names that the taxonomy lacks are
+listed in `recordings.unknown.csv`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from distill.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_LISTS = ("missing", "unknown")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def main(options: Options) -> None:
     Raises:
         UserError: bad options, a data set that is not laid out as its source says, or nothing to write.
     """
+    import pyarrow as pa
+
     from distill import tables
     from distill.sources import SOURCES, assemble, files, taxonomy
     from jobs.options import note, require_positive
@@ -84,7 +90,6 @@ def main(options: Options) -> None:
     if not source.lists_files:
         note(f"streaming {options.root}: the whole of it, which from the bucket takes a while")
     table = source.read(folder, **{name: given[name] for name in source.asks})
-    table, unknown = taxonomy.fill(table, taxa)
 
     missing = table.slice(0, 0)
     if source.lists_files:
@@ -95,15 +100,18 @@ def main(options: Options) -> None:
     # Behind the missing ones: rows that name no file may have nothing to tell their ids apart by.
     id_name = f"{kind[:-1]}_id"
     tables.check_ids(table, id_name)
+    table, unknown = taxonomy.fill(table, taxa)
     table = assemble.plain_splits(table)
     if shares:
         table = assemble.with_split(table, shares, folder)
     table = assemble.relative(table, options.out)
     table = tables.conform(table, tables.RECORDINGS if kind == "recordings" else tables.IMAGES)
 
-    # The list first: were it to fail, no table would seem complete.
-    missing_url = f"{options.out.removesuffix('.parquet')}.missing.csv"
-    _write_missing(missing_url, missing, id_name)
+    # The lists first: were one to fail, no table would seem complete.
+    missing_url, unknown_url = (f"{options.out.removesuffix('.parquet')}.{name}.csv" for name in _LISTS)
+    shown = ("row", id_name, "path", "scientific_name", "source")
+    _write_list(missing_url, missing.select([name for name in shown if name in missing.column_names]))
+    _write_list(unknown_url, pa.table({"name": list(unknown), "rows": list(unknown.values())}))
     tables.write_table(options.out, table)
 
     names = [name for name in table["scientific_name"].to_pylist() if name]
@@ -121,7 +129,7 @@ def main(options: Options) -> None:
     for line in source.notes(folder, table, taxa) if source.notes else ():
         print(line)
     if unknown:
-        print(f"not in the taxonomy: {_some(unknown)}")
+        print(f"not in the taxonomy: {_some(list(unknown))}, listed in {unknown_url}")
     if absent := sorted(set(species) - set(names)):
         print(f"without a photograph: {_some(absent)}")
     print(f"fingerprint: sha256:{tables.fingerprint(table)}")
@@ -194,23 +202,20 @@ def _species(url: str) -> list[str]:
     return names
 
 
-def _write_missing(url: str, missing: pa.Table, id_name: str) -> None:
-    """Lists the rows whose file is missing, by their number in the data set; where there are none, removes the list."""
+def _write_list(url: str, rows: pa.Table) -> None:
+    """Writes a list beside the table; where there is nothing to list, removes an earlier run's."""
     import io
 
     import pyarrow.csv
 
     from distill import storage
 
-    if len(missing):
-        shown = ("row", id_name, "path", "scientific_name", "source")
-        columns = [name for name in shown if name in missing.column_names]
+    if len(rows):
         sink = io.BytesIO()
-        pyarrow.csv.write_csv(missing.select(columns), sink)
+        pyarrow.csv.write_csv(rows, sink)
         storage.write_bytes(url, sink.getvalue())
     elif storage.exists(url):
-        fs, path = storage.filesystem(url)
-        fs.rm_file(path)
+        storage.remove_file(url)
 
 
 def _counts(values: list[str | None]) -> str:

@@ -172,7 +172,14 @@ def test_folder_with_taxonomy_and_drawn_splits(tmp_path: Path, capsys: pytest.Ca
     run(*words, "--out", tmp_path / "t.parquet", "--split", "train=1,test=1")
     said = capsys.readouterr().out
     assert "recordings: 4 rows of 3 species" in said
-    assert "not in the taxonomy: 2 species (Blue Tit, Parus major)" in said
+    assert f"not in the taxonomy: 2 species (Blue Tit, Parus major), listed in {tmp_path / 't.unknown.csv'}\n" in said
+    assert (tmp_path / "t.unknown.csv").read_text().split() == [
+        '"name","rows"',
+        '"Blue',
+        'Tit",1',
+        '"Parus',
+        'major",1',
+    ]
     assert "rows without a scientific name: 1\n" in said
     rows = {row["path"]: row for row in pq.read_table(tmp_path / "t.parquet").to_pylist()}
     assert rows["sounds/Townsends_Warbler/a.wav"]["scientific_name"] == "Setophaga townsendi"
