@@ -50,7 +50,7 @@ SOURCES = {
     "folder": Source(folder.read, BOTH, ("table",)),
     "csv": Source(csv_file.read, BOTH, ("table", "columns")),
     "inatsounds": Source(inatsounds.read, asks=("parts",)),
-    "ssw60": Source(ssw60.read, BOTH, ("table", "parts")),
+    "ssw60": Source(ssw60.read, BOTH, ("table", "parts"), notes=ssw60.notes),
     "xeno-canto": Source(xeno_canto.read),
     "animalspeak": Source(animalspeak.read, asks=("parts",)),
     "birdset": Source(birdset.read, asks=("parts", "taxonomy"), notes=birdset.notes),

@@ -106,12 +106,15 @@ def ssw60(root: Path) -> Path:
     audio_rows = [{"asset_id": 45516191, "split": "train"} | audio, {"asset_id": 55046651, "split": "test"} | audio]
     table(root / "audio_ml.csv", indexed(audio_rows))
     image = {"label": 0, "height": 6, "width": 8, "channels": 3}
-    table(root / "images_inat.csv", [{"asset_id": 73542, "split": "val", **image, "rights_holder": "K"}])
+    inat = {"asset_id": 73542, "split": "val", **image, "rights_holder": "K", "license_id": 5}
+    table(root / "images_inat.csv", indexed([inat]))
     # An id of digits alone, which must not lose its zeros.
     nabirds = {"asset_id": "0233251100540000", "split": "train", **image, "photographer": "D"}
     table(root / "images_nabirds.csv", indexed([nabirds]))
-    video = {"asset_id": 483821, "label": 0, "split": "test", "fps": 25, "frame_count": 60, "duration_seconds": 2.4}
-    video |= {"orginal_video_start_second": 63, "target_second": 5, "reliable_audio": 1}
+    video = {"asset_id": 483821, "label": 0, "split": "test", "fps": 25, "frame_count": 327, "duration_seconds": 9.96}
+    video |= {"frame_height": 1080, "frame_width": 1920, "frame_channels": 3, "orginal_video_start_second": 63}
+    video |= {"original_video_end_second": 73, "original_video_target_second": 68, "target_second": 5}
+    video |= {"reliable_audio": 1}
     table(root / "video_ml.csv", indexed([video]))
     sound(root / "audio_ml" / "45516191.wav")
     sound(root / "audio_ml" / "55046651.wav")

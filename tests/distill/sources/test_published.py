@@ -76,16 +76,38 @@ def test_ssw60_recordings(tmp_path: Path) -> None:
 def test_ssw60_video_has_frames(tmp_path: Path) -> None:
     rows = ssw60.read(at(layouts.ssw60(tmp_path)), parts=["video_ml"]).to_pylist()
     assert [row["path"] for row in rows] == ["video_ml/483821.mp4"]
-    assert rows[0]["frames"] == [{"path": "video_ml/483821.mp4", "time_s": time_s} for time_s in (0.5, 1.5)]
-    assert rows[0]["reliable_audio"] == 1
+    (row,) = rows
+    assert row["frames"] == [{"path": "video_ml/483821.mp4", "time_s": second + 0.5} for second in range(10)]
+    target = row["original_video_target_second"] - row["orginal_video_start_second"]
+    assert row["target_second"] == target
+    assert target <= row["frames"][row["target_second"]]["time_s"] < target + 1
+    assert row["reliable_audio"] == 1
+    assert (row["species_code"], row["inat_taxon_id"], row["nabirds_labels"]) == ("cangoo", 7089, "57 457")
+    assert "" not in row
 
 
 def test_ssw60_images(tmp_path: Path) -> None:
     rows = ssw60.read(at(layouts.ssw60(tmp_path)), "images").to_pylist()
     assert [row["image_id"] for row in rows] == ["images_inat/73542", "images_nabirds/0233251100540000"]
     assert [row["rights_holder"] for row in rows] == ["K", "D"]
+    assert [row["license"] for row in rows] == ["iNat2021 license 5", None]
+    assert all("" not in row for row in rows)
     assert [row["source"] for row in rows] == ["iNat2021", "NABirds"]
     assert all((tmp_path / row["path"]).is_file() for row in rows)
+
+
+def test_ssw60_with_one_collection_of_images(tmp_path: Path) -> None:
+    root = layouts.ssw60(tmp_path)
+    assert ssw60.notes(at(root), ssw60.read(at(root), "images"), None) == []
+    (root / "images_inat.csv").unlink()
+    table = ssw60.read(at(root), "images")
+    assert table["image_id"].to_pylist() == ["images_nabirds/0233251100540000"]
+    assert ssw60.notes(at(root), table, None) == [f"without images_inat: {root} has no images_inat.csv"]
+    with pytest.raises(UserError, match=r"no images_inat.csv"):
+        ssw60.read(at(root), "images", ["images_inat"])
+    (root / "images_nabirds.csv").unlink()
+    with pytest.raises(UserError, match=r"no images_inat.csv"):
+        ssw60.read(at(root), "images")
 
 
 def test_ssw60_faults(tmp_path: Path) -> None:
