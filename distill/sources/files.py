@@ -199,6 +199,14 @@ def read_json(url: str) -> Any:
         raise UserError(f"{url} is not JSON: {error}") from None
 
 
+def array(column: Sequence[Any]) -> pa.Array:
+    """Values of any kind as a column; as JSON where they are of several kinds."""
+    try:
+        return pa.array(column)
+    except pa.ArrowException:
+        return pa.array([None if value is None else json.dumps(value) for value in column], pa.string())
+
+
 def values(table: pa.Table, *names: str) -> list[Any]:
     """The values of the first of these columns that the table has; as many nulls when it has none."""
     for name in names:

@@ -17,6 +17,10 @@ from distill.sources import files
 
 _SPLITS = ("train", "val", "test")
 _RANKS = {rank: "specific_epithet" if rank == "species" else rank for rank in tables.RANKS}
+# Columns with names of their own in the table, or with none: the note that joins a sound and its species.
+_READ = {"id", "file_name", "duration", "license", "rights_holder", "date"}
+_READ |= {"latitude", "longitude", "location_uncertainty"}
+_READ_OF_SPECIES = {"id", "name", "common_name", "supercategory", "evaluation", *_RANKS.values()}
 _NEEDED = {
     "audio": ("id", "file_name"),
     "categories": ("id", "name"),
@@ -33,7 +37,8 @@ def read(folder: files.Folder, parts: Sequence[str] = ()) -> pa.Table:
     here = [split for split in _SPLITS if f"{split}.json" in folder.files]
     if not here:
         raise UserError(f"{folder.root} has no train.json, val.json or test.json, as iNatSounds 2024 has")
-    return pa.concat_tables([_read_split(folder, split) for split in files.chosen_parts(here, parts, folder.root)])
+    chosen = files.chosen_parts(here, parts, folder.root)
+    return files.stack([_read_split(folder, split) for split in chosen], folder.root)
 
 
 def species(folder: files.Folder, split: str) -> list[dict[str, Any]]:
@@ -80,11 +85,15 @@ def _read_split(folder: files.Folder, split: str) -> pa.Table:
     def number(key: str) -> pa.Array:
         return pa.array([row.get(key) for row in audio], pa.float64())
 
-    return pa.table(
+    def rest(rows: list[dict[str, Any]], read: set[str]) -> dict[str, pa.Array]:
+        names = dict.fromkeys(name for row in rows for name in row if name not in read)
+        return {name: files.array([row.get(name) for row in rows]) for name in names}
+
+    table = pa.table(
         {
             # Ids start again in each of the three files.
             "recording_id": text(f"{split}-{row['id']}" for row in audio),
-            "path": text(_path(folder, split, row["file_name"]) for row in audio),
+            "path": text(_path(folder, split, row.get("file_name")) for row in audio),
             "scientific_name": text(each.get("name") for each in species),
             "common_name": text(each.get("common_name") for each in species),
             **{rank: text(each.get(key) for each in species) for rank, key in _RANKS.items()},
@@ -104,9 +113,15 @@ def _read_split(folder: files.Folder, split: str) -> pa.Table:
             "evaluation": pa.array((each.get("evaluation") for each in species), pa.int64()),
         }
     )
+    for name, column in (rest(species, _READ_OF_SPECIES) | rest(audio, _READ)).items():
+        if name not in table.column_names:
+            table = table.append_column(name, column)
+    return table
 
 
-def _path(folder: files.Folder, split: str, file_name: str) -> str:
+def _path(folder: files.Folder, split: str, file_name: str | None) -> str | None:
     """`file_name` may or may not begin with its split; both are looked for before the base name alone."""
+    if not file_name:
+        return None
     below_split = f"{split}/{file_name}"
     return below_split if below_split in folder.files else folder.locate(file_name)

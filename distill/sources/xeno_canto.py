@@ -24,6 +24,8 @@ _NUMBERED = re.compile(rf"^(?:XC(\d+).*|(\d+))\.(?:{'|'.join(ENDINGS['recordings
 _LEFT_OUT = ("sono", "osci")
 # "Mystery mystery" is a bird that nobody has named, "Sonus naturalis" a soundscape.
 _NO_SPECIES = ("", "mystery", "sonus")
+# A bird of a genus, and no more is known.
+_NO_EPITHET = ("", "sp.", "sp", "spp.")
 
 
 def read(folder: files.Folder) -> pa.Table:
@@ -43,7 +45,7 @@ def read(folder: files.Folder) -> pa.Table:
     species = {
         "scientific_name": [_species(row) for row in records],
         "common_name": [row.get("en") or None if _species(row) else None for row in records],
-        "genus": [row["gen"] if _species(row) else None for row in records],
+        "genus": [None if (row["gen"] or "").lower() in _NO_SPECIES else row["gen"] for row in records],
         "species": [row["sp"] if _species(row) else None for row in records],
     }
     result = {
@@ -63,9 +65,9 @@ def read(folder: files.Folder) -> pa.Table:
     return pa.table(result)
 
 
-def seconds(length: str | None) -> float | None:
+def seconds(length: str | float | None) -> float | None:
     """A length such as "1:23" or "1:02:03" in seconds; None where it is none."""
-    parts = (length or "").split(":")
+    parts = str(length or "").split(":")
     if not all(part.isdigit() for part in parts):
         return None
     total = 0
@@ -99,9 +101,10 @@ def sounds(folder: files.Folder) -> dict[str, str]:
 
 
 def _species(row: dict[str, Any]) -> str | None:
-    if (row["gen"] or "").lower() in _NO_SPECIES:
+    """Genus and epithet; the subspecies stays in its own column."""
+    if (row["gen"] or "").lower() in _NO_SPECIES or (row["sp"] or "").lower() in _NO_EPITHET:
         return None
-    return f"{row['gen']} {row['sp']}".strip()
+    return f"{row['gen']} {row['sp']}"
 
 
 def _number(value: Any) -> float | None:

@@ -58,7 +58,7 @@ def test_help_answers_at_once_without_the_libraries() -> None:
         ("inatsounds", "recordings", 4, 1, "train 2, val 2"),
         ("ssw60", "recordings", 2, 1, "test 1, train 1"),
         ("ssw60", "images", 2, 1, "train 1, val 1"),
-        ("xeno-canto", "recordings", 3, 1, "none 3"),
+        ("xeno-canto", "recordings", 4, 1, "none 4"),
         ("animalspeak", "recordings", 3, 1, "test 1, train 2"),
         ("birdset", "recordings", 6, 2, "test 2, test_5s 3, train 1"),
     ],

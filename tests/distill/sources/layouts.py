@@ -136,6 +136,15 @@ def xeno_canto(root: Path) -> Path:
     }
     record |= {"lic": "//creativecommons.org/licenses/by-nc-sa/4.0/", "file": "//xeno-canto.org/1/download"}
     record |= {
+        "loc": "Montréal",
+        "alt": "30",
+        "type": "song",
+        "sex": "male",
+        "stage": "adult",
+        "method": "field recording",
+    }
+    record |= {"url": "//xeno-canto.org/101", "q": "A", "rmk": "From a roof"}
+    record |= {
         "also": ["Junco hyemalis", ""],
         "sono": {"small": "//xeno-canto.org/s.png"},
         "smp": "44100",
@@ -143,10 +152,12 @@ def xeno_canto(root: Path) -> Path:
     }
     v2 = [
         record | {"id": "101", "lng": "-73.25", "file-name": "XC101-robin.mp3"},
-        record | {"id": "102", "lng": None, "lat": None, "file-name": "XC102.mp3", "length": "1:00:05"},
+        record
+        | {"id": "102", "lng": None, "lat": None, "file-name": "XC102.mp3", "length": "1:00:05", "ssp": "propinquus"},
     ]
     mystery = {"gen": "Mystery", "sp": "mystery", "en": "Identity unknown"}
     v3 = [v2[1], record | mystery | {"id": "1011", "lon": "10", "smp": 48000, "file-name": "a robin.mp3"}]
+    v3 += [record | {"id": "104", "sp": "sp.", "en": "Thrush sp.", "lon": None}]
     root.mkdir(parents=True, exist_ok=True)
     for number, recordings in enumerate((v2, v3)):
         page = {"numRecordings": str(len(recordings)), "page": number + 1, "numPages": 2, "recordings": recordings}
@@ -154,6 +165,7 @@ def xeno_canto(root: Path) -> Path:
     sound(root / "sounds" / "XC101 - American Robin - Turdus migratorius.wav")
     sound(root / "sounds" / "102.wav")
     sound(root / "sounds" / "XC1011.wav")
+    sound(root / "sounds" / "XC104.wav")
     return root
 
 

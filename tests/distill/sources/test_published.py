@@ -40,6 +40,21 @@ def test_inatsounds(tmp_path: Path) -> None:
     assert (first["latitude"], first["longitude"]) == (42.5, -76.25)
     assert (first["license"], first["rights_holder"]) == ("CC-BY-NC", "Ada Lark")
     assert (first["evaluation"], first["duration_s"]) == (1, 0.1)
+    assert first["location_uncertainty_m"] == 12
+    assert (first["supercategory"], first["category_id"]) == ("Aves", 7)
+    assert first["audio_dir_name"].startswith("00007_Animalia_")
+
+
+def test_inatsounds_keeps_what_it_does_not_know_and_rows_without_a_file(tmp_path: Path) -> None:
+    root = layouts.inatsounds(tmp_path)
+    content = json.loads((root / "val.json").read_text())
+    content["audio"][0] |= {"observer": "ada", "tags": ["dawn"]}
+    content["audio"][1] |= {"file_name": None, "tags": 3}
+    (root / "val.json").write_text(json.dumps(content))
+    rows = inatsounds.read(at(root)).to_pylist()
+    assert [row["observer"] for row in rows] == [None, None, "ada", None]
+    assert [row["tags"] for row in rows] == [None, None, '["dawn"]', "3"]
+    assert rows[3]["path"] is None
 
 
 def test_inatsounds_parts_and_faults(tmp_path: Path) -> None:
@@ -127,6 +142,8 @@ def test_ssw60_faults(tmp_path: Path) -> None:
 
 def test_xeno_canto(tmp_path: Path) -> None:
     rows = xeno_canto.read(at(layouts.xeno_canto(tmp_path))).to_pylist()
+    *rows, genus_alone = rows
+    assert (genus_alone["scientific_name"], genus_alone["genus"], genus_alone["species"]) == (None, "Turdus", None)
     assert [row["recording_id"] for row in rows] == ["XC101", "XC102", "XC1011"]  # 102 is on both pages
     assert [row["path"] for row in rows] == [
         "sounds/XC101 - American Robin - Turdus migratorius.wav",
@@ -145,6 +162,8 @@ def test_xeno_canto(tmp_path: Path) -> None:
     assert "recorded_at" not in first
     assert (first["date"], first["time"], first["also"]) == ("2019-00-00", "06:00", "Junco hyemalis")
     assert (first["smp"], mystery["smp"]) == ("44100", "48000")
+    assert (first["group"], first["cnt"], first["rmk"]) == ("birds", "Canada", "From a roof")
+    assert (first["ssp"], second["ssp"]) == (None, "propinquus")
     assert "sono" not in first
 
 
