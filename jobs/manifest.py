@@ -4,7 +4,7 @@
     songsight manifest --source csv --root birds.csv --columns scientific_name=species --out recordings.parquet
     songsight manifest --source inatsounds --root s3://my-bucket/inatsounds --out s3://my-bucket/recordings.parquet
     songsight manifest --source ssw60 --root ssw60 --table images --out images.parquet
-    FSSPEC_S3_ANON=true songsight manifest --source inat-photos --root s3://inaturalist-open-data \\
+    songsight manifest --source inat-photos --root s3://inaturalist-open-data \\
         --species-list recordings.parquet --licenses CC0 CC-BY --out images.parquet
 
 Rows whose file does not exist, or that name none, are left out, counted, and listed beside the table in
@@ -75,7 +75,7 @@ def main(options: Options) -> None:
     shares = _shares(_items(options.split))
     species = _species(options.species_list) if options.species_list else []
     taxa = taxonomy.read(options.taxonomy) if options.taxonomy else None
-    folder = files.Folder(options.root)
+    folder = files.Folder(options.root, source.public)
 
     given = {
         "table": kind,

@@ -42,6 +42,8 @@ class Source:
     """What the user should know of how the rows were read: a line each."""
     lists_files: bool = True
     """Whether the data set's files lie where they can be listed."""
+    public: bool = False
+    """Whether anybody may read the data set where it was published."""
 
 
 BOTH = ("recordings", "images")
@@ -55,6 +57,11 @@ SOURCES = {
     "animalspeak": Source(animalspeak.read, asks=("parts",)),
     "birdset": Source(birdset.read, asks=("parts", "taxonomy"), notes=birdset.notes),
     "inat-photos": Source(
-        inat_photos.read, ("images",), ("species_list", "licenses", "quality_grade", "per_species"), lists_files=False
+        inat_photos.read,
+        ("images",),
+        ("species_list", "licenses", "quality_grade", "per_species"),
+        notes=inat_photos.notes,
+        lists_files=False,
+        public=True,
     ),
 }

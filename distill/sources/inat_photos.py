@@ -3,7 +3,7 @@
     s3://inaturalist-open-data/{photos,observations,taxa,observers}.csv.gz   tab-separated, without quoting
     s3://inaturalist-open-data/photos/{photo_id}/medium.{extension}          500 px along the longer side
 
-The bucket is public: `FSSPEC_S3_ANON=true` reads it without credentials. The root may also be a folder into which the
+The bucket is public, and read without credentials where there are none. The root may also be a folder into which the
 four files were copied; the photographs' paths lead to the bucket either way. The files hold hundreds of millions of
 rows: DuckDB streams each of them once, and keeps only what belongs to the species that are asked for.
 """
@@ -23,6 +23,7 @@ import pyarrow as pa
 from distill import storage, tables
 from distill.errors import UserError
 from distill.sources import files
+from distill.sources.taxonomy import Taxonomy
 
 _BUCKET = "s3://inaturalist-open-data"
 
@@ -105,7 +106,7 @@ def read(
         db.execute("SET preserve_insertion_order = false")
         db.execute("SET temp_directory = $spill", {"spill": spill})
         if storage.is_remote(folder.url):
-            db.register_filesystem(storage.filesystem(folder.url)[0])
+            db.register_filesystem(folder.fs)
         db.execute("CREATE TABLE wanted AS SELECT DISTINCT unnest($names) AS name", {"names": list(species_list)})
         try:
             db.execute(_MEMBERS.format(**scans))
@@ -123,13 +124,21 @@ def read(
     return _table(photos, lineages)
 
 
+def notes(_: files.Folder, table: pa.Table, __: Taxonomy | None) -> list[str]:
+    """What to know before the photographs themselves are read."""
+    if files.has_aws_credentials() or storage.filesystem(_BUCKET)[0].anon:
+        return []
+    return [f"{_BUCKET} holds the photographs: with no AWS credentials, set FSSPEC_S3_ANON=true to read them (gallery)"]
+
+
 def _scan(folder: files.Folder, name: str) -> str:
     """The SQL that reads one of the four files, every column as text."""
     url = folder.open(f"{name}.csv.gz")
-    if not storage.exists(url):
+    path = storage.filesystem(url)[1]
+    if not folder.fs.exists(path):
         raise UserError(f"{folder.root} has no {name}.csv.gz, as iNaturalist's open data has")
     try:
-        with storage.open_read(url) as raw, gzip.open(raw) as handle:
+        with folder.fs.open(path, "rb", block_size=1 << 20) as raw, gzip.open(raw) as handle:
             header = handle.readline().decode().rstrip("\r\n").split("\t")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{url} is not a gzipped table: {error}") from None

@@ -16,7 +16,7 @@ from distill.sources import SOURCES
 from distill.tables import IMAGES, RECORDINGS, read_table, resolve_path
 from jobs import cli
 from jobs.manifest import Options
-from tests.distill.sources import layouts
+from tests.distill.sources import layouts, public_bucket
 
 REPOSITORY = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("SONGSIGHT_SHARED", REPOSITORY.parent / "shared"))
@@ -222,6 +222,27 @@ def test_photographs_for_the_species_of_a_recordings_table(tmp_path: Path, capsy
     (tmp_path / "species.txt").write_text("Turdus merula\n\n")
     run(*words, "--species-list", tmp_path / "species.txt")
     assert pq.read_table(tmp_path / "images.parquet")["image_id"].to_pylist() == ["105"]
+
+
+def test_a_public_bucket_is_read_by_those_who_have_no_account(tmp_path: Path) -> None:
+    objects = {f"{name}.csv.gz": layouts.inat_bytes(name) for name in layouts.INAT_FILES}
+    (tmp_path / "species.txt").write_text("Turdus merula\n")
+    command = [sys.executable, "-m", "jobs.manifest", "--source", "inat-photos", "--out", str(tmp_path / "t.parquet")]
+    command += ["--root", "s3://inaturalist-open-data", "--species-list", str(tmp_path / "species.txt")]
+    nobody = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FSSPEC_"))}
+    nobody |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": str(tmp_path / "none")}
+    nobody |= {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}
+    somebody = nobody | {"AWS_ACCESS_KEY_ID": "ada", "AWS_SECRET_ACCESS_KEY": "lark"}
+    for environment, signed in ((nobody, False), (somebody, True)):
+        with public_bucket.serve("inaturalist-open-data", objects) as (endpoint, asked):
+            env = environment | {"AWS_ENDPOINT_URL": endpoint}
+            done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=env, check=False)
+        assert done.returncode == 0, done.stderr
+        assert asked
+        assert {one is not None for one in asked} == {signed}
+        (row,) = pq.read_table(tmp_path / "t.parquet").to_pylist()
+        assert (row["image_id"], row["license"], row["rights_holder"]) == ("105", "CC0", 'Ada "the" Lark')
+        assert ("set FSSPEC_S3_ANON=true" in done.stdout) != signed
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
