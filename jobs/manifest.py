@@ -105,7 +105,8 @@ def main(options: Options) -> None:
     if shares:
         table = assemble.with_split(table, shares, folder)
     table = assemble.relative(table, options.out)
-    table = tables.conform(table, tables.RECORDINGS if kind == "recordings" else tables.IMAGES)
+    schema = tables.RECORDINGS if kind == "recordings" else tables.IMAGES
+    table = tables.conform(table, schema)
 
     # The lists first: were one to fail, no table would seem complete.
     missing_url, unknown_url = (f"{options.out.removesuffix('.parquet')}.{name}.csv" for name in _LISTS)
@@ -132,6 +133,8 @@ def main(options: Options) -> None:
         print(f"not in the taxonomy: {_some(list(unknown))}, listed in {unknown_url}")
     if absent := sorted(set(species) - set(names)):
         print(f"without a photograph: {_some(absent)}")
+    if blank := [name for name in schema.names if table[name].null_count == len(table)]:
+        print(f"columns without values: {', '.join(blank)}")
     print(f"fingerprint: sha256:{tables.fingerprint(table)}")
     print(f"written: {options.out}")
 

@@ -34,15 +34,22 @@ def read(folder: files.Folder, table: str = "recordings", columns: Mapping[str, 
     columns = columns or {}
     if folder.table is None:
         raise UserError(f"{folder.root} is a folder: source csv needs the CSV or Parquet file itself")
-    for name in columns:
+    for name, own in columns.items():
         if name not in schema.names:
-            raise UserError(f"--columns: the {table} table has no column {name!r} (it has {', '.join(schema.names)})")
+            turned = f"; songsight's column comes first: {own}={name}" if own in schema.names else ""
+            have = ", ".join(schema.names)
+            raise UserError(f"--columns: the {table} table has no column {name!r} (it has {have}){turned}")
     # A column that `--columns` gives to one name is not taken for its own too: `common_name=species` is no epithet.
     plain = {name: name for name in schema.names if name not in columns.values()}
     taken = plain | dict(columns)
     url = folder.open(folder.table)
     needed = [taken.get(name, name) for name in ("path", "scientific_name")]
-    rows = files.read_rows(url, [*needed, *columns.values()], list(taken.values()))
+    rows = files.read_rows(url, text=list(taken.values()))
+    for name, own in columns.items():
+        # Both may be names of ours: `species=scientific_name` for a table whose column is `species`.
+        if own not in rows.column_names and own in schema.names and name in rows.column_names:
+            raise UserError(f"--columns: {url} has no column {own!r}; songsight's column comes first: {own}={name}")
+    files.require(url, rows.column_names, [*needed, *columns.values()])
 
     result: dict[str, Any] = {name: rows[own] for name, own in taken.items() if own in rows.column_names}
     for name in rows.column_names:

@@ -8,13 +8,16 @@ import time
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from distill import tables
+from distill import prompts, tables
 from distill.sources import SOURCES
 from distill.tables import IMAGES, RECORDINGS, read_table, resolve_path
 from jobs import cli
+from jobs.distill import Options as DistillOptions
+from jobs.distill import split as training_and_held
 from jobs.manifest import Options
 from tests.distill.sources import layouts, public_bucket
 
@@ -83,6 +86,29 @@ def test_published_data_sets(
         assert Path(resolve_path(path, str(out))).is_file()
 
 
+@pytest.mark.parametrize("source", ["birdset", "xeno_canto", "inatsounds", "ssw60", "animalspeak", "folder"])
+def test_distill_reads_what_was_made(tmp_path: Path, source: str) -> None:
+    root = tmp_path / "data"
+    if source == "folder":
+        for split in ("train", "valid"):
+            layouts.sound(root / split / "Turdus merula" / f"{split}.wav")
+    else:
+        getattr(layouts, source)(root)
+    words = ("--source", source.replace("_", "-"), "--root", root, "--out", tmp_path / "t.parquet")
+    run(*words, "--split", "train", "--taxonomy", layouts.ebird(tmp_path / "ebird.csv"))
+    table = read_table(str(tmp_path / "t.parquet"), "--recordings", ("path", "scientific_name"), RECORDINGS)
+    named = table.filter(pc.is_valid(table["scientific_name"]))
+    assert len(named)
+    # The rows that a training takes: their sound is there, and a text can be written about each.
+    options = DistillOptions(recordings="t.parquet", out="model", batch_size=1)
+    train, held = training_and_held(named, options)
+    assert len(train)
+    assert len(held) == {"inatsounds": 2, "folder": 1}.get(source, 0)
+    for row in [*train.to_pylist(), *held.to_pylist()]:
+        assert Path(resolve_path(row["path"], str(tmp_path / "t.parquet"))).is_file()
+        assert prompts.text(row, "taxon").endswith(" ".join(row["scientific_name"].split()[:2]))
+
+
 def test_missing_files_are_counted_and_listed_until_they_are_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +173,10 @@ def test_splits_by_other_names(tmp_path: Path, capsys: pytest.CaptureFixture[str
         layouts.sound(tmp_path / "folder" / name)
     run("--source", "folder", "--root", tmp_path / "folder", "--out", tmp_path / "t.parquet")
     said = capsys.readouterr().out
+    (blank,) = [line for line in said.splitlines() if line.startswith("columns without values: ")]
+    assert set(RECORDINGS.names) - set(blank.partition(": ")[2].split(", ")) == {
+        *("recording_id", "path", "scientific_name", "genus", "species", "split")
+    }
     assert "splits: train 1, val 2\n" in said
     assert "no job takes" not in said
 

@@ -139,5 +139,9 @@ def test_csv_errors_name_the_column(tmp_path: Path) -> None:
         read_csv(path, columns={"scientific_name": "kind"})
     with pytest.raises(UserError, match="--columns: the recordings table has no column 'scientificname'"):
         read_csv(path, columns={"scientificname": "species"})
+    with pytest.raises(UserError, match=r"'bird' .*; songsight's column comes first: scientific_name=bird$"):
+        read_csv(path, columns={"bird": "scientific_name"})
+    with pytest.raises(UserError, match=r"'scientific_name'; .* comes first: scientific_name=species$"):
+        read_csv(path, columns={"species": "scientific_name"})
     with pytest.raises(UserError, match="needs the CSV or Parquet file itself"):
         read_csv(tmp_path)
