@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_LISTS = ("missing", "unknown")
-
-
 @dataclass(frozen=True)
 class Options:
     """The options of `songsight manifest`. Lists are written with spaces or commas between their items."""
@@ -109,7 +106,8 @@ def main(options: Options) -> None:
     table = tables.conform(table, schema)
 
     # The lists first: were one to fail, no table would seem complete.
-    missing_url, unknown_url = (f"{options.out.removesuffix('.parquet')}.{name}.csv" for name in _LISTS)
+    stem = options.out.removesuffix(".parquet")
+    missing_url, unknown_url = f"{stem}.missing.csv", f"{stem}.unknown.csv"
     shown = ("row", id_name, "path", "scientific_name", "source")
     _write_list(missing_url, missing.select([name for name in shown if name in missing.column_names]))
     _write_list(unknown_url, pa.table({"name": list(unknown), "rows": list(unknown.values())}))
