@@ -44,6 +44,7 @@ class LogMel(nn.Module):
         preprocessor: the checkpoint's `preprocessor_config.json`, or `ClapFeatureExtractor.to_dict()`.
 
     Attributes:
+        given: what decides the features, by the preprocessor's names.
         sample_rate_hz: the rate that waveforms must have.
         clip_samples: samples a clip must have; shorter ones go through `padding.fit_length` first.
         padding: how the checkpoint pads short clips.
@@ -60,6 +61,7 @@ class LogMel(nn.Module):
                 f"preprocessor_config.json: truncation {given['truncation']!r} is not one that CLAP has "
                 "(fusion, rand_trunc)"
             )
+        self.given = given
         self.sample_rate_hz = int(given["sampling_rate"])
         self.clip_samples = int(given["max_length_s"] * self.sample_rate_hz)
         self.padding = str(given["padding"])

@@ -150,7 +150,9 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns | {name: table[name] for name in extra})
 
 
-def read_table(url: str, what: str, required: Iterable[str], schema: pa.Schema | None = None) -> pa.Table:
+def read_table(
+    url: str, what: str, required: Iterable[str], schema: pa.Schema | None = None, columns: list[str] | None = None
+) -> pa.Table:
     """Reads a Parquet file (or CSV, by its ending) and checks that it has the columns that the caller needs.
 
     Args:
@@ -158,6 +160,7 @@ def read_table(url: str, what: str, required: Iterable[str], schema: pa.Schema |
         what: the option or table that the file was given as, for the error line.
         required: columns that must be present.
         schema: when given, the result is `conform`ed to it, and a recording_id or image_id is there once.
+        columns: of a Parquet file, those to read where it has them; all if not given.
 
     Raises:
         UserError: no such file, not a table, no rows, a required column missing, a column there twice or of the wrong
@@ -170,7 +173,7 @@ def read_table(url: str, what: str, required: Iterable[str], schema: pa.Schema |
             table = _read_csv(storage.read_bytes(url), schema)
         else:
             with storage.open_read(url) as handle:
-                table = pq.read_table(pa.PythonFile(handle))
+                table = pq.read_table(pa.PythonFile(handle), columns=columns)
     except (pa.ArrowException, OSError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{what}: {url} is not a readable Parquet or CSV table: {first_line}") from None

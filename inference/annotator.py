@@ -125,7 +125,7 @@ class Annotator:
         self.ledger = Ledger(settings.out, settings.run_id)
         self.pace = Pace()
         self._load_encoder()
-        shown = galleries.read(settings.gallery)
+        shown = galleries.read(settings.gallery, thumbnails=False)
         if settings.species is not None:
             shown = shown.where(np.isin(shown.species.astype(str), list(settings.species)))
         self.gallery = shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from typing import Any, Literal
@@ -53,6 +54,14 @@ def load(name: str, device: str = "cpu", precise: str = "fp32") -> student.Stude
     model = student.load(name, device)
     precision.prepare(model, precise)
     return model
+
+
+def fingerprint(model: student.Student | zero_shot.ClapEncoder) -> str:
+    """A hash of all that decides a model's vectors: its weights, how its tower is built, and the features it is fed."""
+    digest = hashlib.sha256(checkpoints.fingerprint(model).encode())
+    layers = [type(module).__name__ for module in model.modules()]
+    digest.update(repr((tower(model).config, layers, sorted(model.mel.given.items()))).encode())
+    return digest.hexdigest()[:16]
 
 
 def tower(model: student.Student | zero_shot.ClapEncoder) -> Any:

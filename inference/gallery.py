@@ -10,6 +10,7 @@ A gallery is a folder or URL:
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -59,6 +60,20 @@ class Gallery:
         """Scientific name of each photograph, object [images]."""
         return np.array(self.images["scientific_name"].to_pylist(), dtype=object)
 
+    def fingerprint(self) -> str:
+        """A hash of all that a hit shows or depends on: vectors, names, photographs' ids and paths; 16 hex digits."""
+        digest = hashlib.sha256(self.scoring_fingerprint().encode())
+        digest.update(tables.fingerprint(self.images.select(["image_id", "path", "common_name"])).encode())
+        digest.update(tables.fingerprint(self.names.select(["scientific_name", "common_name"])).encode())
+        return digest.hexdigest()[:16]
+
+    def scoring_fingerprint(self) -> str:
+        """A hash of what decides scores, the vectors and which species they are of: 16 hex digits of SHA-256."""
+        digest = hashlib.sha256(self.vectors.tobytes())
+        digest.update(self.name_vectors.tobytes())
+        digest.update(tables.fingerprint(self.images.select(["scientific_name"])).encode())
+        return digest.hexdigest()[:16]
+
     def where(self, keep: np.ndarray) -> Gallery:
         """The photographs for which a bool mask [images] holds."""
         return Gallery(self.info, self.images.filter(pa.array(keep)), self.vectors[keep], self.names, self.name_vectors)
@@ -93,8 +108,13 @@ class Gallery:
             )
 
 
-def read(url: str, option: str = "--gallery") -> Gallery:
+def read(url: str, option: str = "--gallery", thumbnails: bool = True) -> Gallery:
     """Reads a gallery that `songsight gallery` wrote.
+
+    Args:
+        url: of the gallery.
+        option: that it was given as, for error lines.
+        thumbnails: whether to read them too, most of its bytes; else the images have the columns that hits need.
 
     Raises:
         UserError: there is no gallery at the URL.
@@ -103,18 +123,24 @@ def read(url: str, option: str = "--gallery") -> Gallery:
     if not storage.exists(info_url):
         raise UserError(f"{option} {url}: no gallery is there (no gallery.json); `songsight gallery` makes one")
     info = json.loads(storage.read_bytes(info_url))
-    images = read_vectors(storage.join(url, "images.parquet"), option)
+    columns = None if thumbnails else ["image_id", "path", "scientific_name", "common_name", "embedding"]
+    images = read_vectors(storage.join(url, "images.parquet"), option, columns)
     names = read_vectors(storage.join(url, "species.parquet"), option)
     return Gallery(info, *images, *names)
 
 
-def read_vectors(url: str, option: str) -> tuple[pa.Table, np.ndarray]:
+def read_vectors(url: str, option: str, columns: list[str] | None = None) -> tuple[pa.Table, np.ndarray]:
     """A table with an `embedding` for each row: its other columns, and the vectors, float32 [rows, width].
+
+    Args:
+        url: of the table.
+        option: that it was given as, for error lines.
+        columns: to read; all if not given.
 
     Raises:
         UserError: there is no such table.
     """
-    table = tables.read_table(url, option, ("scientific_name", "embedding"))
+    table = tables.read_table(url, option, ("scientific_name", "embedding"), columns=columns)
     return table.drop_columns("embedding"), _vectors(table)
 
 

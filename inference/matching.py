@@ -51,7 +51,9 @@ class Matcher:
         names = gallery.species[self.row].astype(str)
         self.species, self.start = np.unique(names, return_index=True)
         self.end = np.append(self.start[1:], len(names))
-        self.vectors_ND = np.ascontiguousarray(gallery.vectors[self.row])
+        # As `songsight gallery` sorts them they do already, and the vectors need no second place in memory.
+        as_they_lie = np.array_equal(self.row, np.arange(len(names)))
+        self.vectors_ND = gallery.vectors if as_they_lie else gallery.vectors[self.row]
         self.top_k = min(top_k, len(self.species))
         self.images_per_hit = images_per_hit
         self.score = score
