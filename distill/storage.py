@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -60,8 +61,8 @@ def join(base: str, *parts: str) -> str:
 
 
 def absolute(url: str) -> str:
-    """A URL that means the same in another process: local paths become absolute, others stay."""
-    return url if is_remote(url) else os.path.abspath(filesystem(url)[1])
+    """A URL that means the same in another process, without a slash at its end: local paths become absolute."""
+    return url.rstrip("/") if is_remote(url) else os.path.abspath(filesystem(url)[1])
 
 
 def parent(url: str) -> str:
@@ -80,6 +81,31 @@ def exists(url: str) -> bool:
         return bool(fs.exists(path))
     except Exception as error:  # each store's client has errors of its own, and botocore's are no OSErrors
         raise UserError(unreachable(url, error)) from None
+
+
+def require_writable(url: str, option: str) -> None:
+    """Checks that files can be written below a folder that need not be there yet; leaves nothing behind.
+
+    Raises:
+        UserError: they cannot, or something on the way is a file.
+    """
+    try:
+        if is_remote(url):
+            probe = join(url, f".{uuid.uuid4().hex}.tmp")
+            write_bytes(probe, b"")
+            remove_file(probe)
+            return
+        folder = os.path.abspath(filesystem(url)[1])
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if not os.path.isdir(folder):
+            raise UserError(f"{option} {url}: {folder} is a file; give a folder")
+        tempfile.TemporaryFile(dir=folder).close()
+    except UserError:
+        raise
+    except Exception as error:  # each store's client has errors of its own
+        said = getattr(error, "strerror", None) or error
+        raise UserError(f"{option} {url}: cannot be written: {' '.join(str(said).split())}") from None
 
 
 def unreachable(url: str, error: Exception) -> str:

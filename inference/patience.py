@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,6 +13,9 @@ T = TypeVar("T")
 
 PAUSES_S = (1.0, 4.0, 16.0)
 """Behind the first, second and third failure in a row; behind the next the recording is given up."""
+
+_LASTING = {errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
+"""What a file system answers that it will answer a moment later too."""
 
 
 def patiently(action: Callable[[], T]) -> T:
@@ -32,13 +36,13 @@ def persistently(action: Callable[[], T]) -> T:
     """What reading or writing something of our own returns, tried again where the storage failed.
 
     Raises:
-        Exception: what the last try raised; at once what waiting does not mend: not there, or not allowed.
+        Exception: what the last try raised; at once what waiting does not mend: not there, not allowed, not a folder.
     """
     for pause_s in PAUSES_S:
         try:
             return action()
         except Exception as error:  # botocore's errors are no OSErrors
-            if not isinstance(from_storage(error), StorageError):
+            if getattr(error, "errno", None) in _LASTING or not isinstance(from_storage(error), StorageError):
                 raise
             time.sleep(pause_s)
     return action()

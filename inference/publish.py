@@ -21,11 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill import storage, tables
-from inference import accounting, embeddings, sites
+from inference import accounting, embeddings, record, sites
 from inference.ledger import Ledger, read_parquet
 from inference.patience import persistently
 
 PART_ROWS = 500_000
+"""Rows of a file, about: it is sorted, and written, in memory."""
+LARGE_PART_ROWS = {"embeddings": 16 * embeddings.ROWS_PER_GROUP}
+"""The same of tables whose rows are large: 100 MB of float16 at width 768."""
 TASK_ROWS = 500_000
 """Partitions are put together in tasks of at least so many rows."""
 ROW_GROUPS = {"embeddings": embeddings.ROWS_PER_GROUP}
@@ -40,20 +43,21 @@ def earlier(ledger: Ledger) -> tuple[dict[str, Any] | None, pa.Table]:
 
     While tables change `run.json` is away and the ledger keeps both as they were.
     """
-    if record := _read_json(storage.join(ledger.out, "run.json")):
-        return record, persistently(lambda: read_parquet(recordings_url(ledger)))
-    record, recordings = _read_json(storage.join(ledger.url, "before.json")), ledger.kept("before")
-    if record is None or recordings is None:
+    if found := record.read(ledger.out):
+        return found, persistently(lambda: read_parquet(recordings_url(ledger)))
+    found = record.parse(storage.join(ledger.url, "before.json"), "--out")
+    recordings = ledger.kept("before")
+    if found is None or recordings is None:
         return None, tables.RECORDINGS_SEEN.empty_table()
-    return record, recordings
+    return found, recordings
 
 
 def withdraw(ledger: Ledger) -> None:
     """Takes `run.json` away while tables change; see `earlier`."""
-    url = storage.join(ledger.out, "run.json")
-    if record := _read_json(url):
+    url = record.url_of(ledger.out)
+    if found := record.read(ledger.out):
         ledger.keep("before", persistently(lambda: read_parquet(recordings_url(ledger))))
-        text = json.dumps(record).encode()
+        text = json.dumps(found).encode()
         persistently(lambda: storage.write_bytes(storage.join(ledger.url, "before.json"), text))
         persistently(lambda: storage.remove_file(url))
 
@@ -91,12 +95,6 @@ def publish(
     persistently(lambda: tables.write_table(recordings_url(ledger), recordings))
 
 
-def _read_json(url: str) -> dict[str, Any] | None:
-    if not persistently(lambda: storage.exists(url)):
-        return None
-    return dict(json.loads(persistently(lambda: storage.read_bytes(url))))
-
-
 def publish_hits(
     ledger: Ledger, name: str, parts: pa.Table, round_number: int, replaced: pa.Array, say: Callable[[int], None]
 ) -> int:
@@ -121,7 +119,7 @@ def publish_hits(
         written, rows = written + files, rows + count
         say(rows)
     if len(replaced):
-        _drop(root, round_number, replaced)
+        _drop(root, round_number, replaced, ROW_GROUPS.get(name))
     return written
 
 
@@ -164,6 +162,7 @@ def _each(ledger: Ledger, name: str, groups: list[Group], round_number: int) -> 
 def _put_together(ledger: Ledger, name: str, group: Group, round_number: int) -> tuple[int, int]:
     """Writes the partitions of a group; returns how many files and rows."""
     files = rows = 0
+    most = LARGE_PART_ROWS.get(name, PART_ROWS)
     held: dict[str, pa.Table] = {}
     for (site, date), units in zip(*group, strict=True):
         held = {unit: held[unit] for unit in units if unit in held}  # the next day often begins in the same unit
@@ -178,7 +177,7 @@ def _put_together(ledger: Ledger, name: str, group: Group, round_number: int) ->
             pending.append(table.filter(mine))
             if at < len(units):
                 del held[unit]
-            if at == len(units) or sum(map(len, pending)) >= PART_ROWS:
+            if at == len(units) or sum(map(len, pending)) >= most:
                 part = pa.concat_tables(pending)
                 part = part.sort_by([key for key in ORDER if key[0] in part.column_names])
                 part = part.drop_columns(["site", "date"])
@@ -204,7 +203,7 @@ def _clear(root: str, round_number: int) -> None:
             persistently(lambda url=url: storage.remove_file(url))  # type: ignore[misc]
 
 
-def _drop(root: str, round_number: int, recordings: pa.Array) -> None:
+def _drop(root: str, round_number: int, recordings: pa.Array, row_group_size: int | None) -> None:
     """Takes recordings' rows out of the parts of earlier rounds."""
     for url, number in _parts(root):
         if number >= round_number:
@@ -217,7 +216,7 @@ def _drop(root: str, round_number: int, recordings: pa.Array) -> None:
         if not len(kept):
             persistently(lambda url=url: storage.remove_file(url))  # type: ignore[misc]
         elif len(kept) < len(table):
-            persistently(lambda url=url, kept=kept: tables.write_table(url, kept))  # type: ignore[misc]
+            persistently(lambda url=url, kept=kept: tables.write_table(url, kept, row_group_size))  # type: ignore[misc]
 
 
 def write_empty(out: str, name: str, schema: pa.Schema) -> None:

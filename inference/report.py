@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,8 +21,7 @@ import soundfile
 
 from distill import storage
 from distill.audio import AudioError, open_audio, read_mono
-from distill.errors import UserError
-from inference import publish
+from inference import publish, record
 from inference.gallery import Gallery
 
 LARGEST_RATE_HZ = 32_000  # what an MP3 for listening needs; spectrograms show what is below half of it
@@ -54,15 +52,13 @@ def read(url: str, option: str = "--annotated") -> Annotated:
     Raises:
         UserError: there is none at the URL, or its run has not ended.
     """
-    record_url = storage.join(url, "run.json")
-    if not storage.exists(record_url):
-        raise UserError(f"{option} {url}: no finished run is there (no run.json); `songsight annotate` makes one")
+    told = record.finished(url, option, ("archive", "gallery"))
     filesystem, root = storage.arrow_filesystem(url)
     found = {
         name: ds.dataset(f"{root}/{name}", filesystem=filesystem, format="parquet").to_table()
         for name in ("quarantine", "recordings")
     }
-    return Annotated(url, json.loads(storage.read_bytes(record_url)), hits=publish.read_hits(url), **found)
+    return Annotated(url, told, hits=publish.read_hits(url), **found)
 
 
 def best_hits(hits: pa.Table, per_species: int, most_species: int) -> list[tuple[str, list[dict[str, Any]], int]]:

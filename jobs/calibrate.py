@@ -10,7 +10,6 @@ left out. A low `--min-score` and a high `--top-k` of the annotation give the fi
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,17 +44,14 @@ def main(options: Options) -> dict[str, Any]:
     import numpy as np
 
     from distill import storage
-    from inference import annotations, calibration, labels
+    from inference import annotations, calibration, labels, record
     from jobs import tracking
 
     try:
         heard = annotations.read(options.labels, options.label_column, with_empty=True)
     except UserError as error:
         raise UserError(f"--labels: {error}") from None
-    record_url = storage.join(options.annotated, "run.json")
-    if not storage.exists(record_url):
-        raise UserError(f"--annotated {options.annotated}: no finished run is there (no run.json)")
-    record = json.loads(storage.read_bytes(record_url))
+    told = record.finished(options.annotated, "--annotated", ("scored_with", "options", "fingerprints"))
     recordings = _table(options.annotated, "recordings", ["path"])["path"].to_pylist()
     within = labels.by_recording(heard, recordings)
     if not within:
@@ -95,7 +91,7 @@ def main(options: Options) -> dict[str, Any]:
         raise UserError("--labels: two labelled recordings with hits are needed, one to check the other by")
     scores_N = hits["score"].to_numpy().astype(float)
 
-    with tracking.run("calibrate", opts.as_dict(options), record["fingerprints"]):
+    with tracking.run("calibrate", opts.as_dict(options), told["fingerprints"]):
         import mlflow
 
         out_of_fold = calibration.held_out(scores_N, right, species_N, groups_N, len(found))
@@ -114,10 +110,10 @@ def main(options: Options) -> dict[str, Any]:
             "calibration_error": calibration.calibration_error(out_of_fold, right),
         }
         calibration.Calibration(
-            made_with=record["scored_with"],
+            made_with=told["scored_with"],
             pooled=(float(pooled[0]), float(pooled[1])),
             species={name: (float(a), float(b)) for name, (a, b) in zip(found, lines, strict=True)},
-            top_k=record["options"]["top_k"],
+            top_k=told["options"]["top_k"],
             measured=measured,
         ).write(options.out)
         picture_url = options.out.removesuffix(".json") + ".png"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +10,7 @@ from distill.audio import AudioError, StorageError
 from inference import patience
 
 
-def failing(times: int, error: AudioError) -> tuple[Callable[[], str], list[int]]:
+def failing(times: int, error: Exception) -> tuple[Callable[[], str], list[int]]:
     """An action that fails so often before it succeeds, and the list that its calls are noted in."""
     calls: list[int] = []
 
@@ -48,3 +50,17 @@ def test_a_bad_file_is_not_asked_for_twice(slept: list[float]) -> None:
     with pytest.raises(AudioError):
         patience.patiently(action)
     assert (len(calls), slept) == (1, [])
+
+
+@pytest.mark.parametrize("kind", [errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.EISDIR, errno.ENOENT])
+def test_what_lasts_is_not_waited_for(slept: list[float], kind: int) -> None:
+    action, calls = failing(9, OSError(kind, os.strerror(kind)))
+    with pytest.raises(OSError, match=os.strerror(kind)):
+        patience.persistently(action)
+    assert (len(calls), slept) == (1, [])
+
+
+def test_what_may_pass_is_waited_for(slept: list[float]) -> None:
+    action, calls = failing(2, OSError(errno.EIO, "input/output error"))
+    assert patience.persistently(action) == "done"
+    assert len(calls) == 3

@@ -120,6 +120,39 @@ def test_a_later_round_adds_and_replaces(tmp_path: Path) -> None:
     assert untouched.stat().st_mtime_ns == before
 
 
+def test_rows_that_are_large_come_in_smaller_files_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "LARGE_PART_ROWS", {"embeddings": 4})
+    monkeypatch.setattr(publish, "ROW_GROUPS", {"embeddings": 2})
+
+    def rows(recording: str, count: int) -> list[dict[str, Any]]:
+        return [
+            {"recording": recording, "start_s": float(at), "embedding": b"x", "site": "a", "date": "unknown"}
+            for at in range(count)
+        ]
+
+    def publish_round(number: int, units: dict[str, list[dict[str, Any]]], replaced: list[str]) -> None:
+        state = ledger.Ledger(str(tmp_path), "r")
+        texts = []
+        for name, some in units.items():
+            heard = {"embeddings": pa.Table.from_pylist(some)}
+            texts.append(state.finish(name, heard, {"heard": [("a", "unknown", len(some))], "files": []}))
+        parts = ledger.gather(texts).heard
+        publish.publish_hits(state, "embeddings", parts, number, pa.array(replaced, pa.string()), print)
+
+    def groups() -> dict[str, list[int]]:
+        found = {path.name: pq.ParquetFile(path).metadata for path in (tmp_path / "embeddings").rglob("*.parquet")}
+        return {name: [one.row_group(at).num_rows for at in range(one.num_row_groups)] for name, one in found.items()}
+
+    publish_round(1, {"u1": rows("1.wav", 1) + rows("2.wav", 4), "u2": rows("3.wav", 3)}, [])
+    assert groups() == {"part-0001-000.parquet": [2, 2, 1], "part-0001-001.parquet": [2, 1]}
+    publish_round(2, {"u3": rows("1.wav", 1)}, ["1.wav"])
+    assert groups() == {
+        "part-0001-000.parquet": [2, 2],
+        "part-0001-001.parquet": [2, 1],
+        "part-0002-000.parquet": [1],
+    }
+
+
 def test_no_hit_is_a_table_without_rows_until_there_is_one(tmp_path: Path) -> None:
     state, outcomes = stage(tmp_path, {})
     publish.publish(state, recordings("a/1.wav"), outcomes.parts, 1, pa.array([], pa.string()), print)
