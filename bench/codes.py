@@ -11,7 +11,8 @@ import sys
 import numpy as np
 
 from distill import storage
-from inference import codes, embeddings, gallery, rematching
+from inference import codes, embeddings, gallery
+from inference import source as sources
 from inference.matching import Matcher
 
 AT = (1, 3, 10, 30)
@@ -19,7 +20,7 @@ AT = (1, 3, 10, 30)
 
 def main() -> None:
     """Prints the table."""
-    source = rematching.read(sys.argv[1] if len(sys.argv) > 1 else "annotated", "annotated")
+    source = sources.read(sys.argv[1] if len(sys.argv) > 1 else "annotated", "annotated")
     shown = gallery.read(sys.argv[2] if len(sys.argv) > 2 else source.record["gallery"])
     width = source.encoder["width"]
     groups = embeddings.groups(storage.join(source.url, "embeddings"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -64,12 +65,12 @@ class Kept:
             self.of_images + other.of_images,
         )
 
-    def shares(self) -> dict[str, float]:
-        """`same_best_species` and `recall_of_images` as shares of 1; NaN where nothing was compared."""
+    def shares(self) -> dict[str, Any]:
+        """`same_best_species` and `recall_of_images` as shares of 1; None where nothing was compared."""
         return {
             "windows": self.windows,
-            "same_best_species": self.species / self.windows if self.windows else float("nan"),
-            "recall_of_images": self.images / self.of_images if self.of_images else float("nan"),
+            "same_best_species": self.species / self.windows if self.windows else None,
+            "recall_of_images": self.images / self.of_images if self.of_images else None,
         }
 
 

@@ -7,13 +7,15 @@ embedding is a fixed-size list of unit length; as `binary` it is a fixed-size st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill import storage
@@ -84,29 +86,47 @@ class Group:
         url: of a Parquet file.
         number: of the row group in it.
         rows: in it.
+        version: of the file, by its size and etag or time: rows may be taken out of it later.
+        round: of the run that wrote the file, see `publish`; 0 where its name tells none.
     """
 
     url: str
     number: int
     rows: int
+    version: str = ""
+    round: int = 0
 
 
 def groups(url: str) -> list[Group]:
     """The row groups of all files below an `embeddings/` folder, in the order of the files' names."""
     fs, root = storage.filesystem(url)
-    names = sorted(name for name in (fs.find(root) if fs.exists(root) else []) if name.endswith(".parquet"))
-    urls = [fs.unstrip_protocol(name) if storage.is_remote(url) else name for name in names]
+    found = fs.find(root, detail=True) if fs.exists(root) else {}
+    files = sorted((name, info) for name, info in found.items() if name.endswith(".parquet"))
 
-    def of(file: str) -> list[Group]:
+    def of(item: tuple[str, dict[str, Any]]) -> list[Group]:
+        name, info = item
+        file = fs.unstrip_protocol(name) if storage.is_remote(url) else name
+        version = f"{info['size']}:{info.get('ETag') or info.get('mtime') or info.get('LastModified')}"
+        written = re.search(r"/part-(\d+)-\d+\.parquet$", name)
         with storage.open_read(file) as handle:
             footer = pq.ParquetFile(pa.PythonFile(handle)).metadata
-        return [Group(file, number, footer.row_group(number).num_rows) for number in range(footer.num_row_groups)]
+        return [
+            Group(file, number, footer.row_group(number).num_rows, version, int(written[1]) if written else 0)
+            for number in range(footer.num_row_groups)
+        ]
 
     with ThreadPoolExecutor(_READING_THREADS) as pool:
-        return [group for some in pool.map(of, urls) for group in some if group.rows]
+        return [group for some in pool.map(of, files) for group in some if group.rows]
 
 
-def read(group: Group) -> pa.Table:
-    """One row group."""
+def read(group: Group, columns: list[str] | None = None) -> pa.Table:
+    """One row group; all columns if none are given."""
     with storage.open_read(group.url) as handle:
-        return pq.ParquetFile(pa.PythonFile(handle)).read_row_group(group.number)
+        return pq.ParquetFile(pa.PythonFile(handle)).read_row_group(group.number, columns)
+
+
+def recordings(groups: Iterable[Group]) -> pa.Array:
+    """The recordings that groups have rows of."""
+    with ThreadPoolExecutor(_READING_THREADS) as pool:
+        found = pool.map(lambda group: pc.unique(read(group, ["recording"])["recording"]), groups)
+        return pc.unique(pa.chunked_array(found, pa.string()))

@@ -11,6 +11,7 @@ import hashlib
 import os
 import posixpath
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from inference.patience import persistently
 SCHEMA = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("etag_or_mtime", pa.string())])
 
 _CHUNK_FILES = 20_000
+_READING_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Change:
     Attributes:
         todo: `SCHEMA`, the recordings to annotate, sorted by path: added, changed and to be tried again.
         added, changed, retried: how many of them are new, have another size or etag, or could not be read then.
+        unreached: how many could not be read then and cannot be now; they are not in `todo`.
         changed_paths: those of `todo` that the earlier run has rows of.
         removed: paths that the earlier run saw and that are no longer there.
     """
@@ -70,6 +73,7 @@ class Change:
     added: int
     changed: int
     retried: int
+    unreached: int
     changed_paths: pa.Array
     removed: pa.Array
 
@@ -103,13 +107,19 @@ def listing(url: str, option: str = "--archive", progress: Callable[[int], None]
     return Listing(url, table.sort_by("path").combine_chunks(), skipped, tuple(closed))
 
 
-def compare(now: pa.Table, before: pa.Table, again: tuple[str, ...]) -> Change:
+def compare(
+    now: pa.Table,
+    before: pa.Table,
+    again: tuple[str, ...],
+    reach: Callable[[list[str]], list[bool]] = lambda paths: [True] * len(paths),
+) -> Change:
     """What there is to do in an archive of which an earlier run annotated a part.
 
     Args:
         now: `SCHEMA`, sorted by path.
         before: path, size_bytes, etag_or_mtime and reason of the recordings that are annotated or quarantined.
         again: reasons that may have passed since.
+        reach: which of some paths that failed for such a reason are worth another try.
     """
     at = pc.index_in(now["path"], before["path"])
     known = pc.is_valid(at)
@@ -122,16 +132,40 @@ def compare(now: pa.Table, before: pa.Table, again: tuple[str, ...]) -> Change:
     )
     failed = pc.fill_null(pc.is_in(before["reason"].take(at), pa.array(again, pa.string())), False)
     changed = pc.and_(known, pc.invert(same))
-    retried = pc.and_(same, failed)
+    failed = pc.and_(same, failed)
+    tried = now["path"].filter(failed).to_pylist()
+    reached = [path for path, there in zip(tried, reach(tried), strict=True) if there]
+    retried = pc.and_(failed, pc.is_in(now["path"], pa.array(reached, pa.string())))
     mask = pc.or_(pc.invert(known), pc.or_(changed, retried))
     return Change(
         todo=now.filter(mask).combine_chunks(),
         added=len(now) - (pc.sum(known).as_py() or 0),
         changed=pc.sum(changed).as_py() or 0,
-        retried=pc.sum(retried).as_py() or 0,
+        retried=len(reached),
+        unreached=len(tried) - len(reached),
         changed_paths=_array(now["path"].filter(pc.or_(changed, retried))),
         removed=_array(before["path"].filter(pc.invert(pc.is_in(before["path"], _array(now["path"]))))),
     )
+
+
+def readable(archive: str, paths: list[str]) -> list[bool]:
+    """Whether recordings can be opened and begun to be read just now.
+
+    Args:
+        archive: URL that the paths are below.
+        paths: of the recordings.
+    """
+
+    def begins(path: str) -> bool:
+        try:
+            with storage.open_read(storage.join(archive, path)) as handle:
+                handle.read(1)
+        except Exception:  # botocore's errors are no OSErrors
+            return False
+        return True
+
+    with ThreadPoolExecutor(_READING_THREADS) as pool:
+        return list(pool.map(begins, paths))
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

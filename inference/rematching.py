@@ -5,68 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
-from distill import storage
-from distill.errors import UserError
 from inference import embeddings
 from inference.annotator import Annotator, Settings, _Done, _Window
 from inference.ledger import Tries
+from inference.source import Source
 from inference.spans import Unit
-
-
-@dataclass(frozen=True)
-class Source:
-    """An earlier run that kept its embeddings.
-
-    Attributes:
-        url: of its results.
-        record: its `run.json`.
-    """
-
-    url: str
-    record: dict[str, Any]
-
-    @property
-    def encoder(self) -> dict[str, Any]:
-        """What the record says of the model: `model`, `width`, `method`, `teacher_fingerprint`, `temperature`."""
-        return self.record["encoder"]
-
-    def table(self, name: str) -> pa.Table:
-        """One of its tables, such as `recordings`."""
-        filesystem, root = storage.arrow_filesystem(self.url)
-        return ds.dataset(f"{root}/{name}", filesystem=filesystem, format="parquet").to_table()
-
-
-def read(url: str, option: str = "--from-embeddings") -> Source:
-    """Reads what an earlier run says of itself.
-
-    Raises:
-        UserError: there is no finished run at the URL, or it kept no embeddings.
-    """
-    record_url = storage.join(url, "run.json")
-    if not storage.exists(record_url):
-        raise UserError(f"{option} {url}: no finished run is there (no run.json)")
-    record = json.loads(storage.read_bytes(record_url))
-    if record.get("embeddings", "none") == "none":
-        raise UserError(f"{option} {url}: this run kept no embeddings; annotate the archive with --embeddings once")
-    return Source(storage.absolute(url), record)
 
 
 def encode_group(group: embeddings.Group) -> str:
     """A row group as one JSON text, for Ray."""
-    return json.dumps({"name": name_of(group)} | asdict(group))
+    return json.dumps({"name": name_of(group), "group": asdict(group)})
 
 
 def name_of(group: embeddings.Group) -> str:
-    """The name of a row group's unit of work: a hash of where it is."""
-    return hashlib.sha256(repr((group.url, group.number, group.rows)).encode()).hexdigest()[:16]
+    """The name of a row group's unit of work: a hash of where it is, and of the file's version."""
+    return hashlib.sha256(repr((group.url, group.version, group.number)).encode()).hexdigest()[:16]
 
 
 class Rematcher(Annotator):
@@ -97,7 +57,7 @@ class Rematcher(Annotator):
         return {"outcome": np.array([self._rematch(json.loads(text)) for text in batch["unit"]], dtype=object)}
 
     def _rematch(self, raw: dict[str, Any]) -> str:
-        self.rows = embeddings.read(embeddings.Group(raw["url"], raw["number"], raw["rows"]))
+        self.rows = embeddings.read(embeddings.Group(**raw["group"]))
         paths = pc.unique(self.rows["recording"])
         known = self.recordings.take(pc.index_in(paths, self.recordings["path"])).to_pylist()
         return self._annotate(Unit(raw["name"], ()), {fact["path"]: fact | {"version": ""} for fact in known})

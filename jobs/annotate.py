@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from inference.accounting import Totals
     from inference.annotator import Settings
     from inference.calibration import Calibration
-    from inference.gallery import Gallery
     from inference.ledger import Ledger, Outcomes
     from inference.listing import Change, Listing
     from inference.plan import Plan
@@ -108,24 +106,7 @@ class Options:
 def main(options: Options) -> None:
     """Annotates an archive and writes its tables."""
     begun_at = time.time()
-    opts.require_positive(
-        window_s=options.window_s,
-        hop_s=options.hop_s,
-        top_k=options.top_k,
-        batch_size=options.batch_size,
-    )
-    opts.require_at_least(0, gpus_per_actor=options.gpus_per_actor, merge_gap_s=options.merge_gap_s)
-    actors = opts.parse_range(options.actors, "--actors")
-    if not -1 <= options.min_score <= 1:
-        raise UserError(f"--min-score should be a cosine, from -1 to 1 (got {options.min_score:g})")
-    if not 0 <= options.bridge <= 1:
-        raise UserError(f"--bridge should be from 0 to 1 (got {options.bridge:g})")
-    _check_place(options)
-    if options.min_probability is not None:
-        if not 0 <= options.min_probability <= 1:
-            raise UserError(f"--min-probability should be from 0 to 1 (got {options.min_probability:g})")
-        if options.calibration is None:
-            raise UserError("--min-probability needs --calibration: without one a score is no probability")
+    check(options)
     if options.from_embeddings:
         from jobs import rematch
 
@@ -134,12 +115,15 @@ def main(options: Options) -> None:
     if options.archive is None or options.model is None:
         raise UserError("--archive and --model are needed (or --from-embeddings, with an earlier run's embeddings)")
     from inference import listing, rerun
+    from jobs import identity
 
+    if not options.dry_run:
+        identity.require_new_or_writable(options.out)
     with counting("files found") as found:
         files = listing.listing(options.archive, progress=found)
-    mark = rerun.stamp(opts.as_dict(options), files)
-    if not options.dry_run and (done := rerun.is_done(options.out, mark)):
-        print(f"{options.out} already holds this run ({done}): nothing to do")
+    mark = rerun.stamp(opts.as_dict(options), files.fingerprint())
+    if not options.dry_run and (done := rerun.is_done(options.out, mark, options.archive)):
+        _say_done(options.out, done["run_id"], done["to_retry"])
         return
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -156,18 +140,20 @@ def main(options: Options) -> None:
         pace,
         plan,
         publish,
+        record,
         recorders,
         sites,
         spans,
         zero_shot,
     )
-    from jobs import cluster, naming, tracking
+    from jobs import cluster, conclusion, naming, tracking
 
     try:
         recorders.parse_zone(options.timezone)
     except UserError as error:
         raise UserError(f"--timezone: {error}") from None
-    rule = sites.SiteRule.parse(options.site, storage.absolute(options.archive))
+    archive = storage.absolute(options.archive)
+    rule = sites.SiteRule.parse(options.site, archive)
     model_at = checkpoints.portable(options.model)
     model: student.Student | zero_shot.ClapEncoder
     names: naming.Names | None = None
@@ -175,12 +161,12 @@ def main(options: Options) -> None:
     if encoders.method(model_at) == "zero-shot":
         check_zero_shot(options)
         model, text = zero_shot.load(model_at)
-        shown = gallery.read(options.gallery)
+        shown = gallery.read(options.gallery, thumbnails=False)
         names = naming.zero_shot(options.species_list, shown, text)
         opts.note(f"--model {options.model} is no distilled one: its own texts name the species (zero-shot)")
     else:
         model = student.load(model_at)
-        shown = gallery.read(options.gallery)
+        shown = gallery.read(options.gallery, thumbnails=False)
         shown.check_teacher(
             model.config.embedding_width, model.config.teacher_fingerprint, "--gallery", f"--model {options.model}"
         )
@@ -191,30 +177,31 @@ def main(options: Options) -> None:
     if window_s > clip_s:
         raise UserError(f"--window-s {window_s:g} is longer than the {clip_s:g} s that {options.model} hears at once")
     windows = spans.Windows(window_s, options.hop_s or window_s)
-    fingerprints = {
-        "model": checkpoints.fingerprint(model),
-        "gallery": gallery_fingerprint(shown),
-    }
+    fingerprints = {"model": encoders.fingerprint(model), "gallery": shown.fingerprint()}
     if names:
         fingerprints["names"] = names.fingerprint()
     naming.check_range(options, fingerprints)
-    made_with = naming.scored_with(options, encoder, fingerprints)
+    made_with = naming.scored_with(options, encoder, shown, fingerprints)
     calibrated = naming.calibrated(options, made_with, fingerprints)
     precise = precision.resolve(options.precision, bool(options.gpus_per_actor) or torch.cuda.is_available())
-    run_id = run_identity(options, windows, species, fingerprints | {"precision": precise})
+    run_id = identity.run_identity(options, windows, species, fingerprints | {"precision": precise})
     state = ledger.Ledger(storage.absolute(options.out), run_id)
-    refuse_another(options.out, state)
+    identity.refuse_another(options.out, state)
     before, recordings = publish.earlier(state)
-    change = listing.compare(files.table, recordings, RETRIED)
+    change = listing.compare(files.table, recordings, RETRIED, lambda paths: listing.readable(archive, paths))
     _say_change(files, change, before)
-    if before and not len(change.todo) and not options.dry_run:
-        state.remove()
-        print(f"{options.out} already holds this run ({run_id}): nothing to do")
+    # Killed while its tables changed it has to go on, even if what was added is gone again.
+    if before and not len(change.todo) and not options.dry_run and record.read(options.out):
+        conclusion.again(state, opts.as_dict(options), before, mark)
+        _say_done(options.out, run_id, change.unreached)
         return
 
+    if not options.dry_run:
+        storage.require_writable(options.out, "--out")
     cluster.connect()
     begin = time.monotonic()
     gpus = min(1, cluster.gpus()) if options.gpus_per_actor is None else options.gpus_per_actor
+    actors = opts.parse_range(options.actors, "--actors")
     if not options.dry_run:
         state.begin()
     seen = _inventory(change.todo, options, rule, state)
@@ -222,7 +209,7 @@ def main(options: Options) -> None:
     planned = plan.make(seen, windows, outcomes)
     settings = annotator.Settings(
         run_id=run_id,
-        archive=storage.absolute(options.archive),
+        archive=archive,
         out=storage.absolute(options.out),
         model=model_at,
         gallery=storage.absolute(options.gallery),
@@ -242,7 +229,8 @@ def main(options: Options) -> None:
 
         print(plan_text.describe(files, planned, settings, actors, gpus, model.mel.band_hz))
         return
-    with tracking.run("annotate", opts.as_dict(options), fingerprints | {"archive": files.fingerprint()}) as run:
+    prints = fingerprints | {"archive": files.fingerprint()}
+    with conclusion.logged(state, opts.as_dict(options), prints) as ending:
         state.keep("inventory", seen)
         if names:
             kept_names = names.keep(options.out, run_id)
@@ -267,46 +255,71 @@ def main(options: Options) -> None:
         sums = accounting.totals(here, windows.hop_s, windows.window_s)
         now = accounting.totals(fresh, windows.hop_s, windows.window_s)
         elapsed = time.monotonic() - begin
-        record = {
-            "run_id": run_id,
-            "round": round_number,
-            "mlflow_run": run.info.run_id,
-            "archive": settings.archive,
-            "gallery": settings.gallery,
-            "files_found": len(files),
-            "annotated": sums.annotated,
-            "quarantined": sums.quarantined,
-            "partial": sums.partial,
-            "skipped": files.skipped,
-            "gone": len(recordings) - len(here),
-            "to_retry": sums.to_retry,
-            "hours": sums.annotated_s / 3600,
-            "windows": sums.windows,
-            "hits": sums.hits,
-            "elapsed_s": elapsed,
-            "audio_hours_per_hour": now.annotated_s / elapsed,
-            "windows_per_s": now.windows / elapsed,
-            **pace.summary(paces, begun_at),
-            "begun_at": begun_at,
-            "precision": precise,
-            "window_s": windows.window_s,
-            "hop_s": windows.hop_s,
-            "encoder": encoder,
-            "scored_with": made_with,
-            "embeddings": options.embeddings,
-            "codes": codes.total(outcomes.codes).shares() if options.embeddings == "binary" else None,
-            "fingerprints": fingerprints,
-            "versions": tracking.versions(),
-            "options": opts.as_dict(options),
-            "stamp": mark,
-        }
-        conclude(state, record)
+        shares = codes.total(outcomes.codes).shares() if options.embeddings == "binary" else None
+        ending.conclude(
+            {
+                "run_id": run_id,
+                "round": round_number,
+                "mlflow_run": ending.mlflow_run,
+                "archive": settings.archive,
+                "gallery": settings.gallery,
+                "files_found": len(files),
+                "annotated": sums.annotated,
+                "quarantined": sums.quarantined,
+                "partial": sums.partial,
+                "skipped": files.skipped,
+                "gone": len(recordings) - len(here),
+                "to_retry": sums.to_retry,
+                "hours": sums.annotated_s / 3600,
+                "windows": sums.windows,
+                "hits": sums.hits,
+                "elapsed_s": elapsed,
+                "audio_hours_per_hour": now.annotated_s / elapsed,
+                "windows_per_s": now.windows / elapsed,
+                **pace.summary(paces, begun_at),
+                "begun_at": begun_at,
+                "precision": precise,
+                "window_s": windows.window_s,
+                "hop_s": windows.hop_s,
+                "encoder": encoder,
+                "scored_with": made_with,
+                "embeddings": options.embeddings,
+                "codes": shares,
+                "fingerprints": fingerprints,
+                "versions": tracking.versions(),
+                "options": opts.as_dict(options),
+                "stamp": mark,
+            }
+        )
     _say(options.out, files, sums, now, elapsed)
-    if shares := record["codes"]:
+    if shares and shares["windows"]:
         print(
             f"sign codes, measured on {shares['windows']} windows: the same best species for "
             f"{shares['same_best_species']:.1%}, {shares['recall_of_images']:.1%} of the ten most similar photographs"
         )
+
+
+def check(options: Options) -> None:
+    """Raises UserError where an option is wrong by itself, before anything is imported or read."""
+    opts.require_positive(
+        window_s=options.window_s,
+        hop_s=options.hop_s,
+        top_k=options.top_k,
+        batch_size=options.batch_size,
+    )
+    opts.require_at_least(0, gpus_per_actor=options.gpus_per_actor, merge_gap_s=options.merge_gap_s)
+    opts.parse_range(options.actors, "--actors")
+    if not -1 <= options.min_score <= 1:
+        raise UserError(f"--min-score should be a cosine, from -1 to 1 (got {options.min_score:g})")
+    if not 0 <= options.bridge <= 1:
+        raise UserError(f"--bridge should be from 0 to 1 (got {options.bridge:g})")
+    _check_place(options)
+    if options.min_probability is not None:
+        if not 0 <= options.min_probability <= 1:
+            raise UserError(f"--min-probability should be from 0 to 1 (got {options.min_probability:g})")
+        if options.calibration is None:
+            raise UserError("--min-probability needs --calibration: without one a score is no probability")
+    opts.require_files(species_list=options.species_list, calibration=options.calibration, range=options.range)
 
 
 def scoring(options: Options, encoder: dict[str, Any], names: str | None, calibrated: Calibration | None) -> Scoring:
@@ -349,13 +362,6 @@ def check_zero_shot(options: Options) -> None:
     """Raises UserError where an option does not go with an untouched ClapModel."""
     if options.score != "max":
         raise UserError(f"--score {options.score}: an untouched ClapModel scores by its texts; leave it out")
-
-
-def gallery_fingerprint(shown: Gallery) -> str:
-    """A hash of a gallery's vectors, of photographs and of texts: 16 hex digits of SHA-256."""
-    digest = hashlib.sha256(shown.vectors.tobytes())
-    digest.update(shown.name_vectors.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _annotate(
@@ -423,27 +429,6 @@ def _inventory(todo: pa.Table, options: Options, rule: Any, state: Ledger) -> pa
     return pa.concat_tables([kept.take(at.filter(same)), fresh]).sort_by("path").combine_chunks()
 
 
-def conclude(state: Ledger, record: dict[str, Any]) -> None:
-    """Writes `run.json`, which says that the tables are complete; then the state is of no more use."""
-    import mlflow
-
-    from distill import storage
-    from inference.patience import persistently
-
-    gap_s = record["options"]["merge_gap_s"]
-    if gap_s is not None:
-        from inference import detections
-
-        target = storage.join(state.out, "detections", f"{state.run_id}.parquet")
-        record["detections"] = persistently(lambda: detections.write(storage.join(state.out, "hits"), target, gap_s))
-    text = json.dumps(record, indent=2).encode()
-    persistently(lambda: storage.write_bytes(storage.join(state.out, "run.json"), text))
-    state.remove()
-    numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
-    mlflow.log_metrics({key: float(value) for key, value in numbers.items()})
-    mlflow.log_dict(record, "run.json")
-
-
 def _say_change(files: Listing, change: Change, before: dict[str, Any] | None) -> None:
     opts.note(f"{len(files)} recordings found, {files.skipped} other files skipped")
     if files.closed:
@@ -457,6 +442,12 @@ def _say_change(files: Listing, change: Change, before: dict[str, Any] | None) -
         opts.note(
             f"what is gone from the archive keeps its rows, such as {change.removed[0]}; a new --out has none of it"
         )
+
+
+def _say_done(out: str, run_id: str, unreached: int) -> None:
+    if unreached:
+        opts.note(f"{unreached} recordings still cannot be reached")
+    print(f"{out} already holds this run ({run_id}): nothing to do")
 
 
 def _say(out: str, files: Listing, sums: Totals, now: Totals, elapsed: float) -> None:
@@ -484,46 +475,6 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
     tally = progress.Tally(what)
     yield tally.update
     tally.close()
-
-
-def run_identity(options: Options, windows: Any, species: tuple[str, ...] | None, fingerprints: dict[str, str]) -> str:
-    """A hash of what decides a recording's results; how fast they come, and what lies beside it, has no part in it."""
-    from distill import storage
-
-    same = {
-        "archive": storage.absolute(options.archive) if options.archive else None,
-        "windows": dataclasses.astuple(windows),
-        "top_k": options.top_k,
-        "min_score": options.min_score,
-        "score": options.score,
-        "bridge": options.bridge,
-        "embeddings": options.embeddings,
-        "latitude": options.latitude,
-        "longitude": options.longitude,
-        "min_probability": options.min_probability,
-        "merge_gap_s": options.merge_gap_s,
-        "species": species,
-        "timezone": options.timezone,
-        "site": options.site,
-        **fingerprints,
-    }
-    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def refuse_another(out: str, state: Ledger) -> None:
-    """Raises UserError where `out` holds another run, which must not be mixed with this."""
-    from distill import storage
-    from inference.patience import persistently
-
-    def there(name: str) -> bool:
-        return persistently(lambda: storage.exists(storage.join(out, name)))
-
-    if there("run.json"):
-        other = json.loads(persistently(lambda: storage.read_bytes(storage.join(out, "run.json"))))["run_id"]
-        if other != state.run_id:
-            raise UserError(f"--out {out} holds run {other}, of another archive, model or options: give a new folder")
-    elif (there("hits") or there(".state")) and not state.began():
-        raise UserError(f"--out {out} holds another, unfinished run: give a new folder, or remove it")
 
 
 if __name__ == "__main__":

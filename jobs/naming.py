@@ -101,20 +101,21 @@ def read_list(path: str) -> dict[str, str | None]:
 
 
 def scored_with(
-    options: Any, encoder: dict[str, Any], fingerprints: dict[str, str], vectors: str = "float"
+    options: Any, encoder: dict[str, Any], shown: Gallery, fingerprints: dict[str, str], vectors: str = "float"
 ) -> dict[str, Any]:
     """What decides a hit's score: scores of runs that differ in it mean different things.
 
     Args:
         options: of `songsight annotate`.
         encoder: see `describe`.
+        shown: the gallery.
         fingerprints: of the run.
         vectors: `binary` where hits are matched from sign codes.
     """
     zero_shot = encoder["method"] == "zero-shot"
     return {
         "model": fingerprints["model"],
-        "gallery": fingerprints["gallery"],
+        "gallery": shown.scoring_fingerprint(),
         "names": fingerprints.get("names"),
         "score": options.score,
         "bridge": 0.0 if zero_shot else options.bridge,

@@ -221,6 +221,24 @@ def require_at_least(least: float, **values: float | None) -> None:
             raise UserError(f"{flag(name)} should be at least {least:g} (got {value:g})")
 
 
+def require_files(**values: str | None) -> None:
+    """Checks that the named options are files, wherever they lie; None passes.
+
+    Raises:
+        UserError: naming the first option that is not.
+    """
+    from distill import storage
+
+    for name, url in values.items():
+        if url is None:
+            continue
+        if not storage.exists(url):
+            raise UserError(f"{flag(name)}: no such file: {url}")
+        fs, path = storage.filesystem(url)
+        if fs.isdir(path):
+            raise UserError(f"{flag(name)}: {url} is a folder; give the file")
+
+
 def parse_range(text: str | None, option: str) -> tuple[int, int] | None:
     """Reads `4` as (4, 4) and `1:8` as (1, 8); None passes.
 

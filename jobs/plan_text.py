@@ -109,11 +109,11 @@ def _windows_per_s(settings: Settings, gpus: float) -> float:
 def _pace(settings: Settings) -> float:
     import torch
 
-    from distill import student
+    from inference import encoders
 
     if settings.device == "cpu":
         torch.set_num_threads(settings.threads)
-    model = student.load(settings.model, settings.device)
+    model = encoders.load(settings.model, settings.device, settings.precision)
     rng = np.random.default_rng(0)
     waves = torch.from_numpy(rng.standard_normal((settings.batch_size, model.mel.clip_samples), np.float32) * 0.1)
     model.embed(waves)

@@ -51,3 +51,7 @@ def test_what_is_kept_equals_a_count_by_hand() -> None:
 def test_more_photographs_than_there_are_is_all_of_them() -> None:
     found = codes.kept(unit(0, 4, 8), Matcher(gallery(list("abc"), 8), 1))
     assert found.shares()["recall_of_images"] == 1
+
+
+def test_nothing_compared_is_no_number() -> None:
+    assert codes.NONE_KEPT.shares() == {"windows": 0, "same_best_species": None, "recall_of_images": None}

@@ -167,6 +167,65 @@ def test_another_run_is_not_mixed_in(
         run(world, gallery_dir, model_dir, annotated, min_score=0.5)
 
 
+def test_another_model_or_gallery_is_another_run(
+    annotated: Path, world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    """Also where the weights are the same and the features are not, or the vectors are and what hits show is not."""
+    from safetensors.numpy import load_file, save_file
+
+    from distill.errors import UserError
+
+    words: dict[str, object] = {"min_score": -1.0, "top_k": 2, "timezone": "+02:00"}
+
+    def refused(model: Path, gallery: Path) -> bool:
+        try:
+            run(world, gallery, model, annotated, **words)
+        except UserError as error:
+            return f"--out {annotated} holds run" in str(error)
+        return False
+
+    twin, deaf, moved, renamed = (tmp_path / name for name in ("twin", "deaf", "moved", "renamed"))
+    for folder in (twin, deaf):
+        shutil.copytree(model_dir, folder)
+    assert not refused(twin, gallery_dir)  # a copy elsewhere is the same model
+    weights = load_file(twin / "model.safetensors")
+    save_file(weights | {"head.bias": weights["head.bias"] + 0.01}, twin / "model.safetensors")
+    heard = json.loads((deaf / "preprocessor_config.json").read_text())
+    (deaf / "preprocessor_config.json").write_text(json.dumps(heard | {"frequency_max": 5000}))
+    assert refused(twin, gallery_dir)
+    assert refused(deaf, gallery_dir)
+    for folder, column, value in ((moved, "path", "elsewhere.jpg"), (renamed, "common_name", "Owl")):
+        shutil.copytree(gallery_dir, folder)
+        assert not refused(model_dir, folder)
+        images = pq.read_table(folder / "images.parquet")
+        number = images.schema.get_field_index(column)
+        pq.write_table(
+            images.set_column(number, column, [[value] * len(images)]).cast(images.schema), folder / "images.parquet"
+        )
+        assert refused(model_dir, folder)
+
+
+def test_every_reader_reads_the_same(annotated: Path) -> None:
+    """pandas, pyarrow and DuckDB, by the lines that docs/annotate.md gives."""
+    import duckdb
+    import pandas
+
+    expected = sorted(
+        (row["recording"], row["start_s"], row["rank"], row["scientific_name"], row["site"], str(row["date"]))
+        for row in publish.read_hits(str(annotated)).to_pylist()
+    )
+    columns = ["recording", "start_s", "rank", "scientific_name", "site", "date"]
+    framed = pandas.read_parquet(annotated / "hits")[columns].astype({"date": str, "site": str})
+    assert sorted(framed.itertuples(index=False, name=None)) == expected
+    arrow = pq.read_table(annotated / "hits").select(columns).to_pylist()
+    assert sorted(tuple(str(v) if k == "date" else v for k, v in row.items()) for row in arrow) == expected
+    asked = duckdb.sql(
+        f"select {', '.join(columns)} from read_parquet('{annotated}/hits/**/*.parquet') where site = 'site-a'"
+    ).fetchall()
+    assert sorted((*row[:-1], str(row[-1])) for row in asked) == expected
+    assert {row[4] for row in expected} == {"site-a"}
+
+
 def test_species_lists_and_scores_filter(world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path) -> None:
     listed = tmp_path / "species.txt"
     listed.write_text("Parus major_Great Tit\nStrix aluco\nNomen nudum\n")
@@ -199,6 +258,9 @@ def test_bad_input_is_one_line_and_writes_nothing(
     (tmp_path / "silent").mkdir()
     (tmp_path / "silent" / "notes.txt").write_text("nothing")
     (tmp_path / "species.txt").write_text("Nomen nudum\n")
+    for name, text in (("foreign", '{"steps": 3}'), ("corrupt", "{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(text)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'untouched.db'}")
     good = {
         "--archive": world.archive,
@@ -225,6 +287,14 @@ def test_bad_input_is_one_line_and_writes_nothing(
         ({"--species-list": tmp_path / "species.txt"}, "none of its 1 names is a species of the gallery"),
         ({"--species-list": "/no/list"}, "--species-list: no such file"),
         ({"--actors": "many"}, "--actors should be a number"),
+        ({"--species-list": tmp_path}, f"--species-list: {tmp_path} is a folder; give the file"),
+        ({"--calibration": tmp_path}, f"--calibration: {tmp_path} is a folder; give the file"),
+        ({"--range": tmp_path}, f"--range: {tmp_path} is a folder; give the file"),
+        ({"--out": world.recordings}, f"--out {world.recordings}: {world.recordings} is a file; give a folder"),
+        ({"--out": world.recordings / "a"}, f"{world.recordings} is a file; give a folder"),
+        ({"--out": "/proc/annotated"}, "--out /proc/annotated: cannot be written: "),
+        ({"--out": tmp_path / "foreign"}, "is not the run.json of a songsight run (it has no run_id)"),
+        ({"--out": tmp_path / "corrupt"}, "run.json cannot be read as JSON"),
     ]
     capsys.readouterr()
     for changed, message in cases:

@@ -21,20 +21,8 @@ from tests.jobs.test_annotate import run
 OPTIONS: dict[str, object] = {"min_score": -1.0, "top_k": 2, "hop_s": 1.0, "site": "1"}
 
 
-def test_an_archive_that_grows(
-    world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    archive = tmp_path / "archive"
-    archives.fill(archive, 0, 6)
-    (archive / "site-0" / "notes.txt").write_text("batteries changed")
-    (archive / "site-1" / "pointer.wav").write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
-    )
-    out = tmp_path / "out"
-    first = run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS)
-    assert (first["files_found"], first["annotated"], first["quarantined"]) == (7, 6, 1)
-
-    # Again at once: nothing to do, in a second, with no Ray and no torch.
+def asked_again(archive: Path, gallery_dir: Path, model_dir: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which has to be over before anything heavy is imported."""
     words = [
         word
         for pair in {"--min-score": "-1", "--top-k": "2", "--hop-s": "1", "--site": "1", "--precision": "fp32"}.items()
@@ -54,6 +42,24 @@ def test_an_archive_that_grows(
     )
     print(f"said so in {time.monotonic() - begin:.2f} s")
     assert said.stdout.splitlines()[-1:] == ["[]"], (said.returncode, said.stderr)
+    return said
+
+
+def test_an_archive_that_grows(
+    world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "archive"
+    archives.fill(archive, 0, 6)
+    (archive / "site-0" / "notes.txt").write_text("batteries changed")
+    (archive / "site-1" / "pointer.wav").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+    )
+    out = tmp_path / "out"
+    first = run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS)
+    assert (first["files_found"], first["annotated"], first["quarantined"]) == (7, 6, 1)
+
+    # Again at once: nothing to do, in a second, with no Ray and no torch.
+    said = asked_again(archive, gallery_dir, model_dir, out)
     assert f"already holds this run ({first['run_id']}): nothing to do" in said.stdout
 
     # Two more recordings; one of the old ones becomes another; one goes away.
@@ -97,9 +103,73 @@ def test_an_archive_that_grows(
     assert not (out / ".state").exists()
 
 
+def test_detections_are_made_anew_and_nothing_else(
+    world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    archives.fill(archive, 0, 2, seconds=8.0)
+    options = {"min_score": -1.0, "top_k": 1, "archive": archive}
+    first = run(world, gallery_dir, model_dir, out, **options)
+    assert not (out / "detections").exists()
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    for gap_s in (0.0, 5.0, 5.0, None):
+        record = run(world, gallery_dir, model_dir, out, merge_gap_s=gap_s, **options)
+        assert "nothing to do" in capsys.readouterr().out
+        assert (record["run_id"], record["round"]) == (first["run_id"], 1)
+        made = list(out.glob("detections/*.parquet"))
+        assert len(made) == (gap_s is not None)
+        for path in made:
+            rows = pq.read_table(path).to_pylist()
+            assert len(rows) == record["detections"]
+            assert sum(row["windows"] for row in rows) == record["hits"]
+            # Windows of 3 s and a song's end: with 5 s between them allowed, each species is one detection a recording.
+            assert gap_s == 0 or len({(row["recording"], row["scientific_name"]) for row in rows}) == len(rows)
+        hits = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet") if path not in made}
+        assert hits == files
+        assert "detections" in record or gap_s is None
+
+
+def test_killed_while_tables_changed_and_then_nothing_is_new(
+    world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was added is gone again: the run before is complete, and says so."""
+    from inference import publish
+
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    archives.fill(archive, 0, 2, seconds=8.0)
+    first = run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS)
+    rows = archives.rows(out)
+    archives.fill(archive, 2, 1, seconds=8.0)
+
+    class Stopped(Exception):
+        pass
+
+    real = publish.tables.write_table
+
+    def stop(url: str, *args: object) -> None:
+        if "/quarantine/" in url:
+            raise Stopped
+        real(url, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish.tables, "write_table", stop)
+        with pytest.raises(Stopped):
+            run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS)
+    assert not (out / "run.json").exists()
+    assert len(archives.rows(out)) > len(rows)
+    (archive / "site-2" / "20240514_050100.wav").unlink()
+    again = run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS)
+    assert archives.rows(out) == rows
+    for key in ("run_id", "files_found", "annotated", "hits", "windows"):
+        assert again[key] == first[key]
+    assert not (out / ".state").exists()
+
+
 def test_a_stopped_run_whose_archive_grew_meanwhile(
     world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import mlflow
+
     from inference import publish
 
     archive, out = tmp_path / "archive", tmp_path / "out"
@@ -119,7 +189,15 @@ def test_a_stopped_run_whose_archive_grew_meanwhile(
     assert len(outcomes) > 2
     outcomes[0].unlink()
     archives.fill(archive, 4, 2)
-    run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS)
+    record = run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS)
+    # Both starts are one run of MLflow, and it has ended.
+    mine = [
+        one
+        for one in mlflow.search_runs(search_all_experiments=True, output_format="list")
+        if one.data.params.get("out") == str(out)
+    ]
+    assert [(one.info.run_id, one.info.status) for one in mine] == [(record["mlflow_run"], "FINISHED")]
+    assert mine[0].data.metrics["hits"] == record["hits"]
     run(world, gallery_dir, model_dir, tmp_path / "fresh", archive=archive, **OPTIONS)
     archives.assert_same(archives.rows(out), archives.rows(tmp_path / "fresh"))
 
@@ -134,10 +212,60 @@ def test_what_could_not_be_reached_is_tried_again(
     first = run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS)
     assert (first["annotated"], first["quarantined"], first["to_retry"]) == (2, 1, 1)
     assert "1 could not be reached: the same command tries them again" in capsys.readouterr().out
+    said = asked_again(archive, gallery_dir, model_dir, out)
+    assert "nothing to do" in said.stdout
+    assert "1 recordings still cannot be reached" in said.stderr
+    assert json.loads((out / "run.json").read_text()) == first
     archives.sing(tmp_path / "disk" / "a.wav", 7.0, 5)
     second = run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS)
     assert (second["annotated"], second["quarantined"], second["to_retry"]) == (3, 0, 0)
     assert "elsewhere.wav" in {Path(row["recording"]).name for row in archives.rows(out)}
+
+
+def test_mlflow_may_fail_when_the_results_are_there(
+    world: World,
+    gallery_dir: Path,
+    model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import mlflow
+
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    archives.fill(archive, 0, 1, seconds=4.0)
+
+    def fail(*args: object) -> None:
+        raise mlflow.MlflowException("the server\nis gone")
+
+    monkeypatch.setattr(mlflow, "log_metrics", fail)
+    record = run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS)
+    assert record["annotated"] == 1
+    assert not (out / ".state").exists()
+    said = capsys.readouterr()
+    assert "the results are complete, but MLflow did not take their figures: the server is gone" in said.err
+    assert f"results: {out}" in said.out
+
+
+def test_a_dry_run_knows_an_untouched_model(
+    world: World, gallery_dir: Path, clap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs import annotate
+
+    annotate.main(
+        annotate.Options(
+            archive=str(world.archive),
+            gallery=str(gallery_dir),
+            model=str(clap),
+            out=str(tmp_path / "out"),
+            dry_run=True,
+            precision="bf16",
+        )
+    )
+    said = capsys.readouterr().out
+    assert "to annotate: 4 recordings" in said
+    assert "windows/s each (their encoder's pace" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_says_what_there_is_to_do(

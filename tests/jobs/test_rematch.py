@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,16 @@ from distill.errors import UserError
 from jobs import annotate
 from tests import checkpoints
 from tests.conftest import World
+from tests.jobs import archives
 
 HOW = {"min_score": -1.0, "top_k": 2, "bridge": 0.25}
 KEYS = [("recording", "ascending"), ("start_s", "ascending"), ("rank", "ascending")]
 
 
 def run(out: Path, gallery: Path, **options: object) -> dict:
-    words = {"gallery": str(gallery), "out": str(out), "precision": "fp32"} | HOW | options
+    words = {"gallery": str(gallery), "out": str(out)} | HOW | options
+    if "archive" in options:
+        words = {"precision": "fp32"} | words
     annotate.main(annotate.Options(**words))  # type: ignore[arg-type]
     return json.loads((out / "run.json").read_text())
 
@@ -102,14 +107,97 @@ def test_a_stopped_rematch_goes_on(
     assert hits(tmp_path / "again") == whole
 
 
+def test_a_source_that_grew_is_matched_where_it_did(
+    gallery_dir: Path,
+    model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Files are added and one changes, while one matching of the source is done and another one is stopped."""
+    from inference import publish
+
+    archive, source = tmp_path / "archive", tmp_path / "source"
+    archives.fill(archive, 0, 4, seconds=8.0)
+    hear = {"archive": str(archive), "model": str(model_dir), "embeddings": "float16", "site": "1"}
+    run(source, gallery_dir, **hear)
+    done, stopped = tmp_path / "done", tmp_path / "stopped"
+    first = run(done, gallery_dir, from_embeddings=str(source))
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*args: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "publish", stop)
+        with pytest.raises(Stopped):
+            run(stopped, gallery_dir, from_embeddings=str(source))
+    assert list((stopped / ".state").rglob("units/*.json"))
+
+    archives.fill(archive, 4, 1, seconds=8.0)
+    archives.sing(archive / "site-1" / "20240515_050000.wav", 5.0, 77)
+    assert run(source, gallery_dir, **hear)["round"] == 2
+    fresh = run(tmp_path / "fresh", gallery_dir, from_embeddings=str(source))
+    capsys.readouterr()
+    annotate.main(
+        annotate.Options(gallery=str(gallery_dir), out=str(done), from_embeddings=str(source), dry_run=True, **HOW)
+    )  # type: ignore[arg-type]
+    assert "as before: " in capsys.readouterr().out
+    assert json.loads((done / "run.json").read_text()) == first
+    second = run(done, gallery_dir, from_embeddings=str(source))
+    # 8 s in windows of 3 s are three; the changed one has two.
+    assert (first["windows"], second["windows"], second["round"]) == (12, 14, 2)
+    assert second["windows_per_s"] * second["elapsed_s"] == pytest.approx(5)
+    run(stopped, gallery_dir, from_embeddings=str(source))
+    for out in (done, stopped):
+        archives.assert_same(archives.rows(out), archives.rows(tmp_path / "fresh"))
+        seen = [pq.read_table(one / "recordings").to_pylist() for one in (out, tmp_path / "fresh")]
+        assert seen[0] == seen[1]
+    assert second["run_id"] == first["run_id"] == fresh["run_id"]
+
+    # Made anew under the same name, which its round does not tell: all of it is matched again.
+    shutil.rmtree(source)
+    archives.fill(archive, 5, 1, seconds=8.0)
+    run(source, gallery_dir, **hear)
+    third = run(done, gallery_dir, from_embeddings=str(source))
+    assert third["windows"] == 17
+    run(tmp_path / "last", gallery_dir, from_embeddings=str(source))
+    archives.assert_same(archives.rows(done), archives.rows(tmp_path / "last"))
+
+
+def test_a_dry_run_matches_nothing(
+    kept: Path, gallery_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    options = annotate.Options(gallery=str(gallery_dir), out=str(out), from_embeddings=str(kept), dry_run=True, **HOW)  # type: ignore[arg-type]
+    annotate.main(options)
+    said = capsys.readouterr().out
+    record = json.loads((kept / "run.json").read_text())
+    windows = len(pq.read_table(kept / "embeddings"))
+    assert f"kept: {record['hours']:.2f} h in {windows} windows of 3 s every 3 s, as float16" in said
+    assert f"left: {record['hours']:.2f} h of sound, {windows} windows in " in said
+    assert not out.exists()
+
+
+def test_the_record_is_its_own(kept: Path, gallery_dir: Path, tmp_path: Path) -> None:
+    begin = time.time()
+    record = run(tmp_path / "out", gallery_dir, from_embeddings=str(kept))
+    first = json.loads((kept / "run.json").read_text())
+    assert record["begun_at"] >= begin > first["begun_at"]
+    for key in ("first_window_s", "steady_windows_per_s", "steady_between", "precision", "codes"):
+        assert key in first
+        assert record[key] is None
+    assert record["mlflow_run"] != first["mlflow_run"]
+
+
 def test_another_species_list_needs_no_archive(
     kept: Path, gallery_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "species.txt").write_text("Strix aluco\n")
     record = json.loads((kept / "run.json").read_text())
     moved = tmp_path / "kept"
-    import shutil
-
     shutil.copytree(kept, moved)
     record["archive"] = record["encoder"]["model"] = "/gone"
     (moved / "run.json").write_text(json.dumps(record))
@@ -144,6 +232,8 @@ def test_bad_input_is_one_line(kept: Path, world: World, gallery_dir: Path, mode
     gallery.main(gallery.Options(images=str(world.images), teacher=str(twin), out=str(tmp_path / "twin-gallery")))
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "run.json").write_text(json.dumps({"run_id": "x", "embeddings": "none"}))
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "run.json").write_text(json.dumps({"run_id": "x", "embeddings": "float16"}))
     cases: list[tuple[dict[str, object], str]] = [
         ({"gallery": tmp_path / "twin-gallery"}, "embed the photographs with the model's own teacher"),
         ({"from_embeddings": str(tmp_path)}, "no finished run is there"),
@@ -151,6 +241,11 @@ def test_bad_input_is_one_line(kept: Path, world: World, gallery_dir: Path, mode
         ({"archive": "x"}, "--archive: with --from-embeddings the earlier run has decided it"),
         ({"model": "x"}, "--model: with --from-embeddings"),
         ({"embeddings": "binary"}, "kept already"),
+        ({"site": "1"}, "--site: with --from-embeddings the earlier run has decided it"),
+        ({"precision": "bf16"}, "--precision: with --from-embeddings no encoder is at work"),
+        ({"batch_size": 8}, "--batch-size: with --from-embeddings no encoder is at work"),
+        ({"gpus_per_actor": 1.0}, "--gpus-per-actor: with --from-embeddings no encoder is at work"),
+        ({"from_embeddings": str(tmp_path / "foreign")}, "is not the run.json of a songsight run"),
         ({"bridge": 2.0}, "--bridge should be from 0 to 1"),
     ]
     for changed, message in cases:
