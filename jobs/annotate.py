@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from inference.listing import Change, Listing
     from inference.plan import Plan
     from inference.scoring import Scoring
+    from inference.spans import Unit
+
+UNITS_AT_ONCE = 2_000
+UNITS_PER_ACTOR = 250
+"""Annotators start anew behind so many units: hours of work for each, against which their start is little."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +242,7 @@ def main(options: Options) -> None:
             kept_names = names.keep(options.out, run_id)
             settings = dataclasses.replace(settings, scoring=dataclasses.replace(settings.scoring, names=kept_names))
         paces: list[str] = []
-        outcomes = outcomes.of(planned.accepted) + _annotate(settings, planned, actors, gpus, paces)
+        outcomes = outcomes.of(planned.accepted) + run_units(settings, planned, actors, gpus, paces)
         fresh = accounting.settle(seen, outcomes.files, model.mel.band_hz)
         kept = recordings.filter(pc.invert(pc.is_in(recordings["path"], seen["path"])))
         recordings = pa.concat_tables([kept, fresh]).sort_by("path")
@@ -364,15 +370,21 @@ def check_zero_shot(options: Options) -> None:
         raise UserError(f"--score {options.score}: an untouched ClapModel scores by its texts; leave it out")
 
 
-def _annotate(
+def run_units(
     settings: Settings, planned: Plan, actors: tuple[int, int] | None, gpus: float, paces: list[str]
 ) -> Outcomes:
-    """Runs the annotators over the units that are yet to be done; `paces` takes what `Pace.stop` says of each."""
-    import pyarrow as pa
-    import ray
+    """Runs the annotators over the units that are yet to be done.
 
+    Units are handed to Ray some thousands at a time: it keeps each block and what it knows of it until the end.
+
+    Args:
+        settings: of the run.
+        planned: what is to be done.
+        actors: as `--actors` gives them.
+        gpus: of each annotator.
+        paces: takes what `Pace.stop` says of each of the first units.
+    """
     from inference import ledger
-    from inference.annotator import Annotator, encode_unit
     from jobs import cluster, progress
 
     gathering = ledger.Gathering()
@@ -381,29 +393,44 @@ def _annotate(
     if len(planned.accepted):
         opts.note(f"{len(planned.accepted)} units were annotated by an earlier start, {planned.units} are to be done")
     least, most = actors or (cluster.slots(gpus),) * 2
-    window_count: dict[str, int] = {}
-    blocks: list[Any] = []
-    for unit, facts in planned.each():
-        window_count[unit.name] = sum(span.count for span in unit.spans)
-        blocks.append(ray.put(pa.table({"unit": [encode_unit(unit, facts)]})))
+    bar = progress.Progress("windows", planned.todo_windows)
+    done = 0
+    units = planned.each()
+    size = max(UNITS_AT_ONCE, UNITS_PER_ACTOR * most)
+    for turn in itertools.count():
+        some = list(itertools.islice(units, size))
+        if not some:
+            break
+        for batch in _annotated(settings, some, (least, most), gpus):
+            if not turn:  # the next ones are other actors, which never work side by side with these
+                paces += map(str, batch["pace"])
+            for text in batch["outcome"]:
+                gathering.add(str(text))
+                done += sum(count for file in json.loads(text)["files"] for _, count in file["spans"])
+            bar.update(done)
+    bar.close()
+    return gathering.outcomes()
+
+
+def _annotated(
+    settings: Settings, units: list[tuple[Unit, pa.Table]], actors: tuple[int, int], gpus: float
+) -> Iterator[Any]:
+    """What `Annotator` says of each unit, as units are done."""
+    import pyarrow as pa
+    import ray
+
+    from inference.annotator import Annotator, encode_unit
+
+    blocks: list[Any] = [ray.put(pa.table({"unit": [encode_unit(unit, facts)]})) for unit, facts in units]
     dataset = ray.data.from_arrow_refs(blocks).map_batches(
         Annotator,
         fn_constructor_kwargs={"settings": settings},
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=min(least, len(blocks)), max_size=min(most, len(blocks))),
+        compute=ray.data.ActorPoolStrategy(min_size=min(actors[0], len(blocks)), max_size=min(actors[1], len(blocks))),
         num_gpus=gpus,
         num_cpus=1,
     )
-    bar = progress.Progress("windows", planned.todo_windows)
-    done = 0
-    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
-        paces += map(str, batch["pace"])
-        for text in batch["outcome"]:
-            gathering.add(str(text))
-            done += window_count[json.loads(text)["unit"]]
-        bar.update(done)
-    bar.close()
-    return gathering.outcomes()
+    yield from dataset.iter_batches(batch_size=None, batch_format="numpy")
 
 
 def _inventory(todo: pa.Table, options: Options, rule: Any, state: Ledger) -> pa.Table:

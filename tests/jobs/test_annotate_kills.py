@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -139,6 +140,50 @@ def test_a_killed_driver_goes_on(
     assert f"{done} units were annotated by an earlier start" in said  # none of them is done again
     assert_as(undisturbed, out)
     assert "already holds this run" in finished(words, tmp_path / "again")
+    # Both starts were one run of MLflow, which ended.
+    mine = [
+        one
+        for one in mlflow.search_runs(search_all_experiments=True, output_format="list")
+        if one.data.params.get("out") == str(out)
+    ]
+    record = json.loads((out / "run.json").read_text())
+    assert [(one.info.run_id, one.info.status) for one in mine] == [(record["mlflow_run"], "FINISHED")]
+
+
+DYING = """
+import os, sys
+from distill import storage
+from jobs import cli
+place, write_bytes, seen = os.environ["DIE_AT"], storage.write_bytes, 0
+def die(url, data):
+    global seen
+    seen += place in url
+    if seen == (3 if place == "/hits/site" else 1):
+        os.kill(os.getpid(), 9)
+    write_bytes(url, data)
+storage.write_bytes = die
+cli.run_job("annotate", sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("place", ["/hits/site", "/recordings/", "/run.json"])
+def test_a_driver_killed_while_it_publishes_goes_on(
+    undisturbed: tuple[list[dict[str, Any]], dict[str, Any]],
+    archive: Path,
+    gallery_dir: Path,
+    model_dir: Path,
+    tmp_path: Path,
+    place: str,
+) -> None:
+    """Between two files of hits, before the table of recordings and before `run.json`."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    words = command(archive, gallery_dir, model_dir, out)
+    with started([sys.executable, "-c", DYING, *words[3:]], log, DIE_AT=place) as driver:
+        assert driver.wait(480) == -9, log.read_text()[-3000:]
+    assert len(list(out.glob("hits/*/*/*.parquet"))) == (2 if place == "/hits/site" else 6)
+    assert not (out / "run.json").exists()
+    assert " windows in " not in finished(words, tmp_path / "again")  # none is heard again
+    assert_as(undisturbed, out)
 
 
 def test_a_killed_annotator_is_replaced(
