@@ -62,11 +62,12 @@ class Gallery:
 
     def fingerprint(self) -> str:
         """A hash of all that a hit shows or depends on: vectors, names, photographs' ids and paths; 16 hex digits."""
-        digest = hashlib.sha256(self.scoring_fingerprint().encode())
+        digest = hashlib.sha256(self.scoring_fingerprint.encode())
         digest.update(tables.fingerprint(self.images.select(["image_id", "path", "common_name"])).encode())
         digest.update(tables.fingerprint(self.names.select(["scientific_name", "common_name"])).encode())
         return digest.hexdigest()[:16]
 
+    @cached_property
     def scoring_fingerprint(self) -> str:
         """A hash of what decides scores, the vectors and which species they are of: 16 hex digits of SHA-256."""
         digest = hashlib.sha256(self.vectors.tobytes())

@@ -74,7 +74,12 @@ def again(state: Ledger, options: dict[str, Any], told: dict[str, Any], mark: st
     if gap_s != before_s:
         told = told | {"options": told["options"] | {"merge_gap_s": gap_s}, "stamp": mark}
         write(state, told)
-        print(f"detections: {told.get('detections', 0)}, merged with --merge-gap-s {gap_s}; hits are as they were")
+        made = (
+            "no detections"
+            if gap_s is None
+            else f"{told['detections']} detections, merged with --merge-gap-s {gap_s:g}"
+        )
+        print(f"{made}; hits are as they were")
     elif told.get("stamp") != mark:
         # For the next time. A folder that may only be read is asked closely each time.
         with contextlib.suppress(OSError):

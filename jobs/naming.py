@@ -115,7 +115,7 @@ def scored_with(
     zero_shot = encoder["method"] == "zero-shot"
     return {
         "model": fingerprints["model"],
-        "gallery": shown.scoring_fingerprint(),
+        "gallery": shown.scoring_fingerprint,
         "names": fingerprints.get("names"),
         "score": options.score,
         "bridge": 0.0 if zero_shot else options.bridge,

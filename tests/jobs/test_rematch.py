@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -59,9 +61,7 @@ def test_the_embeddings_are_the_models_own(kept: Path, model_dir: Path, world: W
     assert len(table) == len({(hit["recording"], hit["start_s"]) for hit in hits(kept)})
 
 
-def test_a_rematch_has_the_hits_of_the_run_that_kept_them(
-    kept: Path, gallery_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_rematch_has_the_hits_of_the_run_that_kept_them(kept: Path, gallery_dir: Path, tmp_path: Path) -> None:
     record = run(tmp_path / "again", gallery_dir, from_embeddings=str(kept), merge_gap_s=0.0)
     first = json.loads((kept / "run.json").read_text())
     for key in ("files_found", "annotated", "quarantined", "partial", "skipped", "hours", "hits", "window_s"):
@@ -80,9 +80,16 @@ def test_a_rematch_has_the_hits_of_the_run_that_kept_them(
     assert len({one["recording"] for one in merged}) == 3
     for name in ("recordings", "quarantine"):
         assert pq.read_table(kept / name).equals(pq.read_table(tmp_path / "again" / name))
-    capsys.readouterr()
-    run(tmp_path / "again", gallery_dir, from_embeddings=str(kept), merge_gap_s=0.0)
-    assert "already holds this run" in capsys.readouterr().out
+    # Again at once: nothing to do, with no Ray and no torch.
+    words = ["annotate", "--from-embeddings", kept, "--gallery", gallery_dir, "--out", tmp_path / "again"]
+    words += ["--merge-gap-s", "0", "--min-score", "-1", "--top-k", "2", "--bridge", "0.25"]
+    program = (
+        "import sys; from jobs import cli; cli.main(sys.argv[1:]);"
+        "print(sorted({'torch', 'ray', 'mlflow', 'transformers'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True)
+    assert f"already holds this run ({record['run_id']}): nothing to do" in said.stdout, said.stderr
+    assert said.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_stopped_rematch_goes_on(
