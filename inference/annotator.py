@@ -24,11 +24,11 @@ import pyarrow as pa
 from distill import storage, tables
 from distill.audio import AudioError, StorageError, is_silent, open_audio, read_mono
 from distill.padding import fit_length
+from distill.patience import PAUSES_S
 from inference import codes, embeddings, encoders
 from inference import gallery as galleries
 from inference.ledger import Ledger, Tries
 from inference.pace import Pace
-from inference.patience import PAUSES_S
 from inference.plan import versions
 from inference.scoring import Scorer, Scoring
 from inference.sites import UNKNOWN

@@ -16,9 +16,9 @@ import pyarrow as pa
 from distill import storage, tables
 from distill.audio import AudioError, probe
 from distill.audio_errors import from_storage
+from distill.patience import patiently
 from inference import recorders
 from inference.ledger import Ledger, Tries
-from inference.patience import patiently
 from inference.sites import SiteRule
 
 FILES_PER_BLOCK = 64

@@ -24,7 +24,7 @@ import pyarrow as pa
 from distill import checkpoints, prompts, storage, tables
 from distill.audio_errors import AudioError, from_storage
 from distill.errors import UserError
-from inference.patience import patiently
+from distill.patience import patiently
 
 THUMBNAIL_PX = 240
 IMAGES_PER_BLOCK = 64

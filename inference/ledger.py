@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill import storage, tables
-from inference.patience import persistently
+from distill.patience import persistently
 
 READING_THREADS = 16
 _TEXTS_PER_CHUNK = 500

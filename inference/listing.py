@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from distill import storage
 from distill.audio_names import is_audio_path
 from distill.errors import UserError
-from inference.patience import persistently
+from distill.patience import persistently
 
 SCHEMA = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("etag_or_mtime", pa.string())])
 

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill import storage, tables
+from distill.patience import persistently
 from inference import accounting, embeddings, record, sites
 from inference.ledger import Ledger, read_parquet
-from inference.patience import persistently
 
 PART_ROWS = 500_000
 """Rows of a file, about: it is sorted, and written, in memory."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill import storage
 from distill.errors import UserError
-from inference.patience import persistently
+from distill.patience import persistently
 
 
 def url_of(out: str) -> str:

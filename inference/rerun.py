@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from distill import registry, storage
 from distill.audio_errors import RETRIED
 from distill.errors import UserError
+from distill.patience import persistently
 from inference import listing, record
 from inference.ledger import read_parquet
-from inference.patience import persistently
 
 _INPUTS = ("model", "gallery", "calibration", "range", "species_list")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from distill import storage
 from distill.audio_errors import one_line
+from distill.patience import persistently
 from inference import record
 from inference.ledger import Ledger
-from inference.patience import persistently
 from jobs import options as opts
 from jobs import tracking
 

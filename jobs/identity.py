@@ -44,8 +44,8 @@ def run_identity(options: Any, windows: Any, species: tuple[str, ...] | None, fi
 
 def refuse_another(out: str, state: Ledger) -> None:
     """Raises UserError where `out` holds another run, which must not be mixed with this."""
+    from distill.patience import persistently
     from inference import record
-    from inference.patience import persistently
 
     def there(name: str) -> bool:
         return persistently(lambda: storage.exists(storage.join(out, name)))

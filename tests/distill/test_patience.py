@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from distill import patience
 from distill.audio import AudioError, StorageError
-from inference import patience
 
 
 def failing(times: int, error: Exception) -> tuple[Callable[[], str], list[int]]:
