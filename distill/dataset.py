@@ -8,7 +8,7 @@ share from this order instead of `streaming_split`, which drops remainders and k
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,10 @@ import pyarrow as pa
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from distill import storage, tables
-from distill.audio import AudioError, open_audio, read_mono
+from distill.audio import REASONS, AudioError, open_audio, read_mono
+from distill.errors import UserError
 from distill.padding import fit_length
+from distill.patience import patiently
 from distill.shares import share, share_size
 from distill.text_bank import TextPlan
 
@@ -33,6 +35,10 @@ BLOCK_BYTES = 32_000_000
 BLOCKS_PER_EXECUTION = 4000
 # An undecodable row's place is taken by another row of the manifest, so that batches keep their size.
 SUBSTITUTES = 8
+# Threads that read in this process what Ray Data is not asked for.
+READERS = 4
+# What went wrong travels with a batch, whose columns are numbers.
+REASON_OF = tuple(REASONS)
 
 
 @dataclass(frozen=True)
@@ -103,13 +109,14 @@ class Clips:
     """How a row becomes a clip and a text: what a decoding task needs, a few numbers a row.
 
     Attributes:
-        paths: absolute paths or URLs, [rows].
+        paths: absolute paths or URLs, [rows]. An Arrow column: a decoding task gets all of them, and reads what it
+            needs in the object store instead of unpickling a million strings.
         start_s, end_s: the span of each recording, float64 [rows]; NaN in `end_s` for all of it.
         text_plan: what texts a row may draw; without the texts themselves.
         features: of the encoder.
     """
 
-    paths: list[str]
+    paths: pa.LargeStringArray
     start_s: np.ndarray
     end_s: np.ndarray
     text_plan: TextPlan
@@ -117,10 +124,17 @@ class Clips:
 
     @classmethod
     def of(cls, recordings: pa.Table, table_url: str, text_plan: TextPlan, features: Features) -> Clips:
-        """The clips of a `tables.RECORDINGS` table that was read from `table_url`."""
+        """The clips of a `tables.RECORDINGS` table that was read from `table_url`.
+
+        Raises:
+            UserError: a row has no path.
+        """
+        if missing := recordings["path"].null_count:
+            raise UserError(f"{table_url}: {missing} of {len(recordings)} rows have no path")
+        urls = [storage.absolute(tables.resolve_path(path, table_url)) for path in recordings["path"].to_pylist()]
         starts = np.nan_to_num(np.asarray(recordings["start_s"].to_pylist(), dtype=np.float64))
         return cls(
-            [storage.absolute(tables.resolve_path(path, table_url)) for path in recordings["path"].to_pylist()],
+            pa.array(urls, pa.large_string()),
             starts,
             np.asarray(recordings["end_s"].to_pylist(), dtype=np.float64),
             replace(text_plan, texts=[]),
@@ -141,8 +155,17 @@ class Clips:
         start, end = float(self.start_s[row]), float(self.end_s[row])
         length, rate = self.features.clip_samples, self.features.sample_rate_hz
         length_s = length / rate
-        with open_audio(self.paths[row]) as reader:
-            end = reader.info.duration_s if np.isnan(end) else min(end, reader.info.duration_s)
+        try:
+            reader = open_audio(str(self.paths[row]))
+        except UserError as error:  # a scheme that nothing here reads: the row is bad, not the run
+            raise AudioError("unreadable", str(error)) from None
+        with reader:
+            lasts = reader.info.duration_s
+            end = lasts if np.isnan(end) else min(end, lasts)
+            if not 0 <= start < end:
+                raise AudioError(
+                    "too-short", f"no sound from {start:.2f} s to {end:.2f} s: the file lasts {lasts:.2f} s"
+                )
             if rng is not None and end - start > length_s:
                 start += rng.uniform(0, end - start - length_s)
             samples = read_mono(reader, start, min(end, start + length_s), rate)
@@ -153,22 +176,31 @@ class Clips:
     def training_row(self, row: int, epoch: int) -> dict[str, Any]:
         """A row as training sees it in one epoch; the same for the same (seed, epoch, row).
 
+        Storage that fails is waited for before the row's place is given to another.
+
         Returns:
-            `wave` float32 [clip_samples], `text` number in the bank, `species` number, `row` the manifest row the
-            clip is of, `failed` the row it stands in for, or -1.
+            `wave` float32 [clip_samples], `text` number in the bank, `species` number, `row` the row the clip is of,
+            `failed` the row it stands in for, or -1, and `reason` that one's place in `REASON_OF`, or -1.
         """
-        rng = np.random.default_rng([self.features.seed, epoch, row])
-        candidate = row
-        for _ in range(SUBSTITUTES):
+        rng = np.random.default_rng()
+
+        def asked_for() -> np.ndarray:
+            nonlocal rng
+            rng = np.random.default_rng([self.features.seed, epoch, row])  # another try crops at the same place
+            return self.clip(row, rng)
+
+        try:
+            return self._seen(patiently(asked_for), row, rng)
+        except AudioError as error:
+            bad = {"failed": row, "reason": REASON_OF.index(error.reason)}
+        for _ in range(SUBSTITUTES - 1):
+            candidate = int(rng.integers(len(self.paths)))
             try:
-                wave = self.clip(candidate, rng)
+                return self._seen(self.clip(candidate, rng), candidate, rng) | bad
             except AudioError:
-                candidate = int(rng.integers(len(self.paths)))
                 continue
-            return self._seen(wave, candidate, rng) | {"failed": row if candidate != row else -1}
         # So much is bad that no draw met a good one. Whether that fails the run, the trainer says, which counts them.
-        silence = np.zeros(self.features.clip_samples, np.float32)
-        return self._seen(silence, row, rng) | {"failed": row}
+        return self._seen(np.zeros(self.features.clip_samples, np.float32), row, rng) | bad
 
     def _seen(self, wave: np.ndarray, row: int, rng: np.random.Generator) -> dict[str, Any]:
         return {
@@ -177,6 +209,7 @@ class Clips:
             "species": int(self.text_plan.species_of_row[row]),
             "row": row,
             "failed": -1,
+            "reason": -1,
         }
 
 
@@ -194,7 +227,8 @@ def training_batches(
         device: where the tensors go.
 
     Yields:
-        torch tensors: `wave` float32 [b, clip_samples], and int64 [b] `text`, `species`, `row`, `failed`.
+        torch tensors: `wave` float32 [b, clip_samples], and int64 [b] `text`, `species`, `row`, `failed`, `reason`
+        (see `Clips.training_row`).
     """
     size = share_size(order.batch_size, rank, world)
     steps_per_execution = max(1, BLOCKS_PER_EXECUTION * clips_per_block // size)
@@ -255,7 +289,29 @@ def _decoded(
     yield from dataset.iter_torch_batches(batch_size=batch_size, prefetch_batches=2, device=device)
 
 
-def embed_clips(clips: Clips, embed: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, batch_size: int) -> Any:
+def undecodable(clips: Clips, rows: Iterable[int]) -> dict[int, str]:
+    """Those of some rows whose beginning cannot be decoded now, with the word of `REASONS` that says why."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def reason(row: int) -> str | None:
+        try:
+            clips.clip(row, None)
+        except AudioError as error:
+            return error.reason
+        return None
+
+    asked = list(rows)
+    with ThreadPoolExecutor(READERS) as pool:
+        return {row: why for row, why in zip(asked, pool.map(reason, asked), strict=True) if why}
+
+
+def embed_clips(
+    clips: Clips,
+    embed: Callable[[np.ndarray], np.ndarray],
+    rows: np.ndarray,
+    batch_size: int,
+    failed: dict[int, str] | None = None,
+) -> Any:
     """Embeds the beginnings of rows in this process, for the small held-out sets that training looks at.
 
     Args:
@@ -263,6 +319,7 @@ def embed_clips(clips: Clips, embed: Callable[[np.ndarray], np.ndarray], rows: n
         embed: float32 [b, clip_samples] → float32 [b, width].
         rows: which, int64 [n].
         batch_size: clips in one call of `embed`.
+        failed: takes the rows that cannot be decoded, with the word of `REASONS` that says why.
 
     Returns:
         (embeddings float32 [m, width], rows int64 [m]): rows that cannot be decoded are left out, m ≤ n.
@@ -271,12 +328,14 @@ def embed_clips(clips: Clips, embed: Callable[[np.ndarray], np.ndarray], rows: n
 
     def read(row: int) -> np.ndarray | None:
         try:
-            return clips.clip(row, None)
-        except AudioError:
+            return patiently(lambda: clips.clip(row, None))
+        except AudioError as error:
+            if failed is not None:
+                failed[row] = error.reason
             return None
 
     parts, kept = [], []
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(rows), batch_size):
             some = rows[start : start + batch_size]
             waves = list(pool.map(read, some.tolist()))

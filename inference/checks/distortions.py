@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from distill.dataset import Clips
 
@@ -86,7 +87,7 @@ class DistortedClips(Clips):
     def damage(cls, clips: Clips, rows: np.ndarray, distortions: tuple[Distortion, ...]) -> DistortedClips:
         """Some of the clips, after each of the distortions."""
         return cls(
-            [clips.paths[row] for row in rows],
+            pa.array([str(clips.paths[row]) for row in rows], pa.large_string()),
             clips.start_s[rows],
             clips.end_s[rows],
             clips.text_plan,

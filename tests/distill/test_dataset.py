@@ -3,9 +3,11 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from distill import dataset, tables, text_bank
+from distill import dataset, patience, tables, text_bank
+from distill.audio import Reader, StorageError, open_audio
 from distill.dataset import Clips, Features, Order
 from distill.errors import UserError
 from tests.conftest import World
@@ -67,18 +69,77 @@ def test_a_bad_row_gives_its_place_to_another(clips: Clips) -> None:
     nothing = replace(clips, paths=["/no/such/file.wav"] * len(clips.paths)).training_row(0, 0)
     assert nothing["failed"] == nothing["row"] == 0
     assert not nothing["wave"].any()
+    assert dataset.REASON_OF[row["reason"]] == dataset.REASON_OF[nothing["reason"]] == "vanished"
+    assert clips.training_row(0, 0)["reason"] == -1
 
 
-def test_spans_are_kept_to(clips: Clips, world: World) -> None:
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "path", "reason"),
+    [
+        (4.0, np.nan, None, "too-short"),  # the file lasts 4 s
+        (9.0, 12.0, None, "too-short"),
+        (2.0, 1.0, None, "too-short"),
+        (-1.0, 2.0, None, "too-short"),
+        (np.inf, np.nan, None, "too-short"),
+        (0.0, np.nan, "nosuch://bucket/a.wav", "unreadable"),
+    ],
+)
+def test_a_span_that_is_not_there_is_a_bad_row_and_no_error(
+    clips: Clips, start_s: float, end_s: float, path: str | None, reason: str
+) -> None:
     from dataclasses import replace
 
     starts, ends = clips.start_s.copy(), clips.end_s.copy()
-    starts[0], ends[0] = 0.5, 1.0
-    short = replace(clips, start_s=starts, end_s=ends)
-    half_second = clips.clip(0, None)[8000:16000]
-    wave = short.clip(0, None)
-    for repeat in range(6):  # half a second, tiled by `repeatpad`
-        np.testing.assert_allclose(wave[repeat * 8000 : (repeat + 1) * 8000], half_second, atol=1e-6)
+    starts[0], ends[0] = start_s, end_s
+    paths = [path or str(clips.paths[0]), *clips.paths[1:]]
+    broken = replace(clips, paths=paths, start_s=starts, end_s=ends)
+    row = broken.training_row(0, 0)
+    assert (row["failed"], dataset.REASON_OF[row["reason"]]) == (0, reason)
+    assert dataset.undecodable(broken, [0, 1]) == {0: reason}
+    failed: dict[int, str] = {}
+    vectors, kept = dataset.embed_clips(broken, lambda waves: waves[:, :2], np.arange(3), 2, failed)
+    assert (kept.tolist(), len(vectors), failed) == ([1, 2], 2, {0: reason})
+
+
+def test_a_store_that_fails_once_is_asked_again_for_the_same_clip(
+    clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def flaky(url: str) -> Reader:
+        calls.append(url)
+        if len(calls) == 1:
+            raise StorageError("storage", "500 from the store")
+        return open_audio(url)
+
+    wanted = clips.training_row(0, 0)
+    pauses: list[float] = []
+    monkeypatch.setattr(patience.time, "sleep", pauses.append)
+    monkeypatch.setattr(dataset, "open_audio", flaky)
+    row = clips.training_row(0, 0)
+    assert (row["failed"], len(calls), pauses) == (-1, 2, [1.0])
+    np.testing.assert_array_equal(row["wave"], wanted["wave"])
+
+
+def test_a_row_without_a_path_is_refused(world: World) -> None:
+    table = tables.read_table(str(world.recordings), "--recordings", (), tables.RECORDINGS)
+    paths = pa.array([None, *table["path"].to_pylist()[1:]])
+    table = table.set_column(table.schema.get_field_index("path"), "path", paths)
+    with pytest.raises(UserError, match=r"recordings\.parquet: 1 of 40 rows have no path"):
+        Clips.of(table, str(world.recordings), text_bank.plan(table, {"sci": 1.0}), FEATURES)
+
+
+def test_a_task_reads_the_paths_where_they_lie(clips: Clips, ray_started: None) -> None:
+    """A million paths are not a million strings of each task: what is read is the object store's own memory."""
+    from dataclasses import replace
+
+    import ray
+
+    many = pa.array(["/data/a/recording.wav"] * 100_000, pa.large_string())
+    reference = ray.put(replace(clips, paths=many))
+    read, again = ray.get(reference), ray.get(reference)
+    assert str(read.paths[99_999]) == "/data/a/recording.wav"
+    assert [one.address for one in read.paths.buffers()[1:]] == [one.address for one in again.paths.buffers()[1:]]
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
