@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -77,6 +78,15 @@ def portable(name: str, option: str = "--model") -> str:
         return registry.location(name, option)
     bare = name.removeprefix("local-dir:")
     return os.path.abspath(bare) if os.path.isdir(bare) else name
+
+
+def model_type(folder: str) -> str | None:
+    """What a local folder's `config.json` says that it holds: `clap`, `songsight`; None if it says nothing."""
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as handle:
+            return json.load(handle).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 @functools.cache

@@ -141,6 +141,51 @@ class Base(nn.Module):
         return pooled_BP, self.projection(pooled_BP)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a new student starts from: the audio half of a ClapModel, or an earlier student.
+
+    Attributes:
+        audio_config: the tower's, as in the ClapModel's `config.json`.
+        preprocessor: its `preprocessor_config.json`.
+        tower: its weights, by `htsat.Tower`'s names.
+        base_model: the ClapModel that it came from; of an earlier student, that one's.
+        fingerprint: a hash of the weights.
+        earlier: the earlier student, or None.
+    """
+
+    audio_config: dict[str, Any]
+    preprocessor: dict[str, Any]
+    tower: dict[str, torch.Tensor]
+    base_model: str
+    fingerprint: str
+    earlier: Student | None = None
+
+
+def origin(name: str, option: str = "--student") -> Origin:
+    """Loads what a new student starts from.
+
+    Args:
+        name: hub name (`davidrrobinson/BioLingual`), folder or URL of a ClapModel; or a folder, URL or registered name
+            (`models:/songsight@champion`) of a student.
+        option: the option that named it, for error lines.
+
+    Raises:
+        UserError: neither is at that name.
+    """
+    folder = checkpoints.local_folder(name, option)
+    if checkpoints.model_type(folder) == MODEL_TYPE:
+        earlier = load(folder, option=option)
+        config, digest = earlier.config, checkpoints.fingerprint(earlier)
+        return Origin(
+            config.audio_config, earlier.preprocessor, earlier.tower.state_dict(), config.base_model, digest, earlier
+        )
+    base, preprocessor = load_base(name, option)
+    audio_config = json.loads(base.audio_model.config.to_json_string(use_diff=False))
+    tower = htsat.from_clap(base.audio_model.state_dict(), htsat.TowerConfig.of(audio_config))
+    return Origin(audio_config, preprocessor, tower, name, checkpoints.fingerprint(base.audio_model))
+
+
 def from_base(
     name: str,
     embedding_width: int,
@@ -148,35 +193,56 @@ def from_base(
     option: str = "--student",
     **provenance: str,
 ) -> Student:
-    """A new student on the audio tower of a ClapModel checkpoint; its head is fresh, drawn from torch's generator.
+    """A new student on the audio tower of a ClapModel checkpoint or of an earlier student.
+
+    Its head is fresh, drawn from torch's generator; but an earlier student's head and temperature go on where they
+    stood if the teacher (`teacher_fingerprint`) and the head's shape are the same.
 
     Args:
-        name: hub name (`davidrrobinson/BioLingual`), folder or URL of a ClapModel.
+        name: see `origin`.
         embedding_width: the teacher's width.
         head: one linear layer, or two with a GELU between.
         option: the option that named it, for error lines.
         **provenance: fields of `StudentConfig` that say where the model came from.
 
     Raises:
-        UserError: nothing that transformers can load as a ClapModel is at that name.
+        UserError: see `origin`.
     """
-    base, preprocessor = load_base(name, option)
-    audio_config = json.loads(base.audio_model.config.to_json_string(use_diff=False))
-    config = StudentConfig(audio_config, embedding_width, head, **provenance)
-    student = Student(config, preprocessor)
-    student.tower.load_state_dict(htsat.from_clap(base.audio_model.state_dict(), student.tower.config))
+    start = origin(name, option)
+    config = StudentConfig(start.audio_config, embedding_width, head, **provenance)
+    student = Student(config, start.preprocessor)
+    student.tower.load_state_dict(start.tower)
+    if start.earlier is not None and _same_space(start.earlier.config, config):
+        student.head.load_state_dict(start.earlier.head.state_dict())
+        student.log_scale.data.copy_(start.earlier.log_scale)
     return student.eval()
+
+
+def _same_space(one: StudentConfig, other: StudentConfig) -> bool:
+    """Whether two heads lead into the same teacher's space in the same way."""
+    same = (one.teacher_fingerprint, one.head, one.embedding_width) == (
+        other.teacher_fingerprint,
+        other.head,
+        other.embedding_width,
+    )
+    return same and bool(one.teacher_fingerprint)
 
 
 def load_base(name: str, option: str = "--student") -> tuple[ClapModel, dict[str, Any]]:
     """A whole ClapModel with its text tower, and its `preprocessor_config.json`.
 
     Raises:
-        UserError: nothing that transformers can load as a ClapModel is at that name.
+        UserError: nothing that transformers can load as a ClapModel is at that name; a songsight model is none.
     """
     from transformers import ClapFeatureExtractor, ClapModel
 
     folder = checkpoints.local_folder(name, option)
+    if checkpoints.model_type(folder) == MODEL_TYPE:
+        came_from = _read_json(folder, "config.json").get("base_model")
+        raise UserError(
+            f"{option} {name}: is a songsight model, which has no text tower; give a whole ClapModel"
+            + (f", such as {came_from}, which it came from" if came_from else "")
+        )
     with checkpoints.explained(option, folder, _WANTED_BASE):
         preprocessor = ClapFeatureExtractor.from_pretrained(folder).to_dict()
         _check_architecture(folder)

@@ -7,6 +7,7 @@ and an image tower works: `hf-hub:owner/name`, `local-dir:/folder`, or a plain f
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import torch
 from PIL import Image
 
 from distill import checkpoints
+from distill.errors import UserError
+from distill.student import MODEL_TYPE
 
 ImageResize = Literal["checkpoint", "squash"]
 _WANTED = "an open_clip model (open_clip_config.json and its weights)"
@@ -36,6 +39,7 @@ class Teacher:
         width: numbers in an embedding.
         image_resize: how `transform` makes images square, for the record.
         fingerprint: a hash of the weights: vectors of different teachers are not comparable, even of one width.
+        architecture: a hash of what is computed with them: models with GELU and with QuickGELU can have equal weights.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Teacher:
     width: int
     image_resize: str
     fingerprint: str
+    architecture: str = ""
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -98,10 +103,26 @@ def load(
         width=width,
         image_resize="squash" if image_resize == "squash" else str(configured),
         fingerprint=checkpoints.fingerprint(model),
+        architecture=_architecture(model),
     )
+
+
+def _architecture(model: torch.nn.Module) -> str:
+    """A hash of each module's kind and plain attributes, such as an attention's number of heads: 16 hex digits."""
+    plain = (bool, int, float, str)
+    parts = [
+        (name, type(module).__name__, sorted((k, v) for k, v in vars(module).items() if isinstance(v, plain)))
+        for name, module in model.named_modules()
+    ]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _identifier(name: str, option: str) -> str:
     """open_clip's own schema for a name: folders and URLs become `local-dir:`, hub names `hf-hub:`."""
     folder = checkpoints.local_folder(name.removeprefix("local-dir:").removeprefix("hf-hub:"), option)
+    if checkpoints.model_type(folder) == MODEL_TYPE:
+        raise UserError(
+            f"{option} {name}: is a songsight model, a student, which has none of a teacher's text and image towers; "
+            "give an open_clip model, such as hf-hub:imageomics/bioclip-2"
+        )
     return f"local-dir:{folder}" if os.path.isdir(folder) else f"hf-hub:{folder}"

@@ -158,11 +158,12 @@ def _cache() -> str:
 
 def _key(texts: Sequence[str], teacher: Teacher) -> str:
     """A hash of all that the vectors depend on; the tokenizer by what it makes of the texts."""
-    digest = hashlib.sha256(teacher.fingerprint.encode())
+    digest = hashlib.sha256(f"{teacher.fingerprint} {teacher.architecture} {teacher.width}".encode())
     for start in range(0, len(texts), TEXTS_PER_BLOCK):
         some = list(texts[start : start + TEXTS_PER_BLOCK])
         digest.update("\0".join(some).encode())
-        digest.update(teacher.tokenizer(some[:64]).numpy().tobytes())
+        tokens = teacher.tokenizer(some[:64]).numpy()
+        digest.update(f"{tokens.shape}".encode() + tokens.tobytes())
     return digest.hexdigest()[:24]
 
 
@@ -174,7 +175,7 @@ def embed(texts: Sequence[str], teacher: Teacher, bank: np.ndarray, gpus: float 
         teacher: loaded; the job's actors load it again by its name.
         bank: filled, float32 [texts, width].
         gpus: GPUs an actor takes.
-        actors: how many teachers run side by side.
+        actors: how many teachers run side by side at most; as many as there is room for.
     """
     if len(texts) <= TEXTS_PER_BLOCK:
         # One block: an actor would take longer to load the teacher than to use it.
@@ -190,7 +191,7 @@ def embed(texts: Sequence[str], teacher: Teacher, bank: np.ndarray, gpus: float 
             "load": {"name": checkpoints.portable(teacher.name), "device": "cuda" if gpus else "cpu"}
         },
         batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=actors),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors, len(blocks))),
         num_gpus=gpus,
     )
     for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
