@@ -7,24 +7,47 @@ import torch and transformers for nothing, and the workers start only behind it.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill import storage
-from distill.errors import UserError
+from distill.audio_errors import one_line
+from distill.errors import JobError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from distill.dataset import Clips
-    from distill.trainer import HeldOut, Recipe, Tracking
+    from distill.trainer import HeldOut, Outcome, Recipe, Tracking
+
+KEPT_CHECKPOINTS = 2  # the latest, and the one before it should the latest have been cut off
+# The folder where each worker notes down which rows its steps took, for whoever wants to account for them.
+ROWS_TO = "SONGSIGHT_ROWS_TO"
+# Where Ray's exceptions keep the one that they are about.
+_WRAPPINGS = ("cause", "_base_exc", "health_check_failure")
 
 
-def _work(reference: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Trained:
+    """What a training left.
+
+    Attributes:
+        outcome: which recordings were bad; where they were too many, there is no model.
+        model_url: the folder with the student's files.
+        measures: the last held-out measures.
+    """
+
+    outcome: Outcome
+    model_url: str = ""
+    measures: dict[str, float] | None = None
+
+
+def _work(reference: dict[str, Any]) -> Outcome:
     import ray
 
     from distill import trainer
 
-    trainer.train_worker(ray.get(reference["config"]))
+    return trainer.train_worker(ray.get(reference["config"]))
 
 
 def cpus_per_worker(cluster_cpus: float, workers: int) -> float:
@@ -33,7 +56,7 @@ def cpus_per_worker(cluster_cpus: float, workers: int) -> float:
     Workers and the tasks that decode for them share the CPUs: half at most are the workers' own, else on a small
     machine the workers would wait for tasks that can never start.
     """
-    return min(1.0, cluster_cpus / 2 / workers)
+    return min(1.0, cluster_cpus / 2 / workers) or 1.0  # none where the nodes are still to be started
 
 
 def fit(
@@ -49,8 +72,8 @@ def fit(
     names: np.ndarray | None = None,
     noise: np.ndarray | None = None,
     max_failures: int = 3,
-) -> tuple[str, dict[str, float]]:
-    """Trains on Ray and returns the folder of the trained student.
+) -> Trained:
+    """Trains on Ray.
 
     Args:
         recipe: what to do.
@@ -66,18 +89,15 @@ def fit(
         noise: backgrounds to mix into clips, float32 [clips, clip_samples].
         max_failures: how often workers may fail and be replaced; -1 for any number.
 
-    Returns:
-        (a URL of the folder with the student's files, the last held-out measures).
-
     Raises:
-        UserError: more recordings cannot be decoded than the recipe allows.
-        ray.train.TrainingFailedError: a worker failed, again and again.
+        UserError: the workers found something wrong with what they were given.
+        JobError: they failed, again and again, of something else.
     """
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    resources: dict[str, float] = {"CPU": cpus_per_worker(ray.cluster_resources().get("CPU", 1), workers[1])}
+    resources: dict[str, float] = {"CPU": cpus_per_worker(ray.cluster_resources().get("CPU", 0), workers[1])}
     if gpus_per_worker:
         resources["GPU"] = gpus_per_worker
     filesystem = None
@@ -93,6 +113,7 @@ def fit(
         "tracking": tracking,
         "names": ray.put(names) if names is not None else None,
         "noise": ray.put(noise) if noise is not None else None,
+        "rows_to": os.environ.get(ROWS_TO),
     }
     least, most = workers
     scaling = ScalingConfig(
@@ -101,7 +122,7 @@ def fit(
         resources_per_worker=resources,
     )
     trainer = TorchTrainer(
-        _work,
+        _work,  # type: ignore[arg-type]  # what it returns is the result's return_value
         train_loop_config={"config": ray.put(config)},
         scaling_config=scaling,
         run_config=RunConfig(
@@ -109,18 +130,37 @@ def fit(
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
         ),
     )
-    result = trainer.fit()
-    if bad := (result.metrics or {}).get("bad_recordings"):
-        raise UserError(
-            f"--recordings: {bad} of {recipe.order.rows} recordings cannot be decoded, more than the share of "
-            f"{recipe.max_bad_fraction:g} that --max-bad-fraction allows; the MLflow run lists them in "
-            "undecodable_recordings.csv"
-        )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise _in_one_line(error) from error
+    outcome: Outcome = result.return_value  # type: ignore[attr-defined]
+    if outcome.too_many:
+        return Trained(outcome)
     assert result.checkpoint is not None  # the last step always reports one
     folder = result.checkpoint.path
     if storage.is_remote(storage_url):
         folder = storage.filesystem(storage_url)[0].unstrip_protocol(folder)  # Ray's paths have no scheme
-    model_url = os.path.join(folder, "model")
-    return model_url, {k: v for k, v in (result.metrics or {}).items() if k.startswith("val_")}
+    measures = {name: value for name, value in (result.metrics or {}).items() if name.startswith("val_")}
+    return Trained(outcome, os.path.join(folder, "model"), measures)
+
+
+def _in_one_line(error: Exception) -> Exception:
+    """Why the workers failed, without Ray's wrappings: the first rank's own error, or that of Ray's controller."""
+    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
+    rank, cause = min(failures.items())
+    wrapped = True
+    while wrapped:
+        inner = [getattr(cause, name, None) for name in _WRAPPINGS]
+        cause = next((one for one in inner if isinstance(one, Exception)), cause)
+        wrapped = any(isinstance(one, Exception) for one in inner)
+    if isinstance(cause, UserError):
+        return cause
+    said = one_line(str(cause)) or "no reason given"
+    return JobError(
+        f"worker {rank} failed once more than --max-failures allows: {type(cause).__name__}: {said}; the same command "
+        "goes on from the last checkpoint"
+    )

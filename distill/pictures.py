@@ -19,7 +19,7 @@ from distill.audio import AudioError
 if TYPE_CHECKING:
     import torch
 
-    from distill.trainer import HeldOut, Tracking
+    from distill.trainer import HeldOut
 
 RECORDINGS = 6
 PHOTOGRAPHS = 5
@@ -74,30 +74,19 @@ def choose(species: np.ndarray, known: np.ndarray, count: int = RECORDINGS) -> n
     return chosen[np.argsort(species[chosen], kind="stable")]
 
 
-def log(
-    vectors: np.ndarray, rows: np.ndarray, held_out: HeldOut, mel: torch.nn.Module, tracking: Tracking, epoch: int
-) -> None:
-    """Draws a look at the held-out recordings and logs it with MLflow as `retrieval/epoch_003.png`.
+def draw(vectors: np.ndarray, rows: np.ndarray, held_out: HeldOut, mel: torch.nn.Module, heading: str) -> Any:
+    """Draws a look at the held-out recordings.
 
     Args:
         vectors: of the recordings that could be decoded, float32 [m, width].
         rows: which they are, int64 [m].
-        held_out: the recordings and photographs; without `photographs` nothing is drawn.
+        held_out: the recordings and photographs.
         mel: the student's features.
-        tracking: the MLflow run.
-        epoch: how many have been trained.
+        heading: above the picture.
+
+    Returns:
+        a PIL image.
     """
-    if held_out.photographs is None or held_out.image_vectors is None:
-        return
-    from mlflow import MlflowClient
-
-    image = draw(vectors, rows, held_out, mel, f"After epoch {epoch}")
-    client = MlflowClient(tracking_uri=tracking.uri)
-    client.log_image(tracking.run_id, image, f"retrieval/epoch_{epoch:03}.png")
-
-
-def draw(vectors: np.ndarray, rows: np.ndarray, held_out: HeldOut, mel: torch.nn.Module, heading: str) -> Any:
-    """The picture, a PIL image; see `log` for the arguments."""
     from PIL import Image, ImageDraw
 
     assert held_out.photographs is not None

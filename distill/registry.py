@@ -96,17 +96,31 @@ def folder(uri: str, option: str) -> str:
         return os.path.join(copy, _student_path(yaml.safe_load(handle), uri, option))
 
 
+def require_answer(what: str = "MLFLOW_TRACKING_URI: ") -> None:
+    """Asks a store that is a server whether it is there: MLflow's own client would go on asking for minutes.
+
+    Args:
+        what: what it is wanted for, for the error line.
+
+    Raises:
+        UserError: nothing answers.
+    """
+    where = store()
+    parts = urlsplit(where)
+    if parts.scheme not in ("http", "https"):
+        return
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), ANSWER_S).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{what}no MLflow server answers at {where} ({error})") from None
+
+
 def _client(uri: str, option: str) -> MlflowClient:
     """A client of the store, asked first whether it is there: MLflow's own client would go on asking for minutes."""
     where = store()
-    parts = urlsplit(where)
-    if parts.scheme in ("http", "https"):
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            socket.create_connection((parts.hostname or "", port), ANSWER_S).close()
-        except OSError as error:
-            raise UserError(f"{option} {uri}: no MLflow server answers at {where} ({error})") from None
-    elif where.startswith("sqlite:///") and not os.path.exists(where.removeprefix("sqlite:///")):
+    require_answer(f"{option} {uri}: ")
+    if where.startswith("sqlite:///") and not os.path.exists(where.removeprefix("sqlite:///")):
         raise UserError(f"{option} {uri}: there is no MLflow store {where}; MLFLOW_TRACKING_URI names it")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -26,11 +26,12 @@ import torch
 
 from distill import dataset, metrics, pictures, student, text_bank
 from distill.augment import Augment, on_mels, on_waves
+from distill.bad_rows import BadRows, of_all_ranks
 from distill.dataset import Clips, Order
 from distill.mel import LogMel
 from distill.step import Learner, Stepper
+from distill.training_log import TrainingLog
 
-LOG_EVERY_S = 2.0
 PREEMPTION_EVERY = 4  # steps between questions whether a node is about to be taken away, for which all workers meet
 STATE_FILE = "state.pt"
 
@@ -112,10 +113,17 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Tracking:
-    """The MLflow run that rank 0 writes to; it is made and ended by the driver."""
+    """The MLflow run that rank 0 writes to; it is made and ended by the driver.
+
+    Attributes:
+        uri: of the store.
+        run_id: the run.
+        node: Ray's id of the node whose use of CPU, memory and GPUs the driver logs; empty where it logs none.
+    """
 
     uri: str
     run_id: str
+    node: str = ""
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:
@@ -172,12 +180,30 @@ def to_training_mode(model: student.Student, freeze_encoder: bool) -> None:
             module.requires_grad_(False)
 
 
-def train_worker(config: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Outcome:
+    """How a worker's training ended.
+
+    Attributes:
+        bad: rows that could not be decoded, with the word of `audio_errors.REASONS` that says why.
+        bad_held_out: the same of the held-out recordings.
+        too_many: whether it ended early because of them.
+        seen: how many rows had been read by then, at most all.
+    """
+
+    bad: dict[int, str]
+    bad_held_out: dict[int, str]
+    too_many: bool
+    seen: int
+
+
+def train_worker(config: dict[str, Any]) -> Outcome:
     """The function that each Ray Train worker runs.
 
     Args:
         config: `recipe`, `tracking`, `clips_per_block`, and object-store references `bank`, `clips`, `held_out`
-            (which may be None) and `names` (which may be missing); see `launch.fit`.
+            (which may be None) and `names` (which may be missing); see `launch.fit`. `rows_to`, if there, is a local
+            folder for `rows-<rank>-<process>.csv`: each step's number from 1, and the rows that its clips stood for.
     """
     import ray
     from ray import train
@@ -210,32 +236,34 @@ def train_worker(config: dict[str, Any]) -> None:
     before = {name: weight.clone() for name, weight in model.tower.state_dict().items()} if recipe.wise_ft else {}
     optimizer = torch.optim.AdamW(parameter_groups(learner, recipe), betas=(0.9, 0.98), eps=1e-8)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    log = _Log(config["tracking"], recipe.order, rank)
-    leaving = _Leaving()
-    step = _resume(learner, optimizer, log, device)
-    if step:
-        log.resumed(step)
-
-    bank = text_bank.read(config["bank"])
     order = recipe.order
     held_out: HeldOut | None = ray.get(config["held_out"]) if config["held_out"] is not None else None
     clips: Clips = ray.get(config["clips"])
+    log = TrainingLog(config["tracking"], order, rank)
+    bad = BadRows(order, recipe.max_bad_fraction, rank, world)
+    bad_held_out: dict[int, str] = {}
+    leaving = _Leaving()
+    step = _resume(learner, optimizer, log, bad, clips, device)
+
+    bank = text_bank.read(config["bank"])
+
+    def measured(show: Callable[[np.ndarray, np.ndarray], None] | None = None) -> dict[str, float]:
+        assert held_out is not None
+        return look(model, held_out, device, rank, world, show=show, failed=bad_held_out)
 
     def save(values: dict[str, float]) -> None:
-        failed = _of_all_ranks(log.failed, world)
+        failed = bad.of_all()
         log.send()  # a run that goes on from this checkpoint does not take the steps before it again
-        _report(learner, optimizer, step, failed, rank, {"step": step} | values | log.latest)
+        _report(learner, optimizer, step, failed, log, values)
 
     stream = dataset.training_batches(config["clips"], config["clips_per_block"], order, rank, world, step, str(device))
     noise = ray.get(config["noise"]) if config.get("noise") is not None else None
     features = _Featured(model.mel, recipe, rank, None if noise is None else torch.from_numpy(noise).to(device))
-    bad = len(_of_all_ranks(log.failed, world))  # a run that failed for these and is started again fails at once
-    if bad > recipe.max_bad_fraction * order.rows:
-        save({"bad_recordings": bad})
-        stream = iter(())
-    elif step == order.steps:  # nothing to train, or stopped behind its last step
+    rows_to = config.get("rows_to")
+    too_many = False
+    if step == order.steps:  # nothing to train, or stopped behind its last step
         if held_out is not None:
-            log.metrics(step, look(model, held_out, device, rank, world))
+            log.look(step, measured())
         save({})
     for batch, waited_s in _timed(features.of(stream, step, device)):
         share = learning_rate(step, order.steps, recipe.warmup)
@@ -249,25 +277,29 @@ def train_worker(config: dict[str, Any]) -> None:
 
         rates = {"lr": recipe.lr * share, "head_lr": recipe.head_lr * share}
         measures = {name: value for name, value in vars(said).items() if value is not None}
-        log.step(step, waited_s, batch["failed"], **measures, **rates)
+        log.step(step, waited_s, **measures, **rates)
+        bad.note(batch["failed"], batch["reason"])
+        if rows_to:
+            asked_for = torch.where(batch["failed"] >= 0, batch["failed"], batch["row"]).tolist()
+            with open(os.path.join(rows_to, f"rows-{rank}-{os.getpid()}.csv"), "a", encoding="utf-8") as handle:
+                handle.writelines(f"{step},{row}\n" for row in asked_for)
         epoch, within = divmod(step, order.steps_per_epoch)
-        if not within:
-            bad = len(_of_all_ranks(log.failed, world))
-            if bad > recipe.max_bad_fraction * order.rows:
-                save({"bad_recordings": bad})
-                break
-            if held_out is not None and (epoch % recipe.eval_every == 0 or step == order.steps):
-                show = partial(pictures.log, held_out=held_out, mel=model.mel, tracking=config["tracking"], epoch=epoch)
-                log.metrics(step, look(model, held_out, device, rank, world, show=show))
-                to_training_mode(model, recipe.freeze_encoder)
-        if step == order.steps:
-            if held_out is not None:
-                _mix(model, before, recipe.wise_ft, lambda: look(model, held_out, device, rank, world), log)
+        saves = step == order.steps or leaving.just_announced(step) or step % recipe.checkpoint_every == 0
+        # Before it is saved: what was learnt from rows that stood in for too many others is no place to go on from.
+        too_many = (saves or not within or bad.early(step)) and bad.too_many(step)
+        if too_many:
+            break
+        if not within and held_out is not None and (epoch % recipe.eval_every == 0 or step == order.steps):
+            log.look(step, measured(partial(_show, held_out, model.mel, log, epoch)))
+            to_training_mode(model, recipe.freeze_encoder)
+        if step == order.steps and held_out is not None:
+            _mix(model, before, recipe.wise_ft, measured, log)
+        if saves:
             save({"loss": said.loss})
-        elif leaving.just_announced(step) or step % recipe.checkpoint_every == 0:
-            save({"loss": said.loss})
-    log.bad_rows(_of_all_ranks(log.failed, world), clips)
-    log.send()
+    outcome = Outcome(bad.of_all(), bad_held_out, too_many, bad.seen(step))
+    log.add(step, {"undecodable_recordings": len(outcome.bad), "undecodable_held_out": len(bad_held_out)})
+    log.close()
+    return outcome
 
 
 def _seed(*numbers: int) -> int:
@@ -280,7 +312,7 @@ def _mix(
     before: dict[str, torch.Tensor],
     shares: tuple[float, ...],
     measure: Callable[[], dict[str, float]],
-    log: _Log,
+    log: TrainingLog,
 ) -> None:
     """Leaves in the model the mixture of its tower with the base's that finds the held-out recordings' match best.
 
@@ -293,12 +325,13 @@ def _mix(
         model.tower.load_state_dict(_mixture(before, after, share))
         found[share] = measure()
         log.mixture(share, found[share])
-    if not found:
+    if not any(found.values()):  # nothing to mix, or no held-out recording that can be decoded to choose by
+        model.tower.load_state_dict(after)
         return
     wanted = "val_audio_to_image_mAP" if "val_audio_to_image_mAP" in found[shares[0]] else "val_text_mAP"
     best = max(found, key=lambda share: found[share][wanted])
     model.tower.load_state_dict(_mixture(before, after, best))
-    log.metrics(log.order.steps, found[best] | {"wise_ft": best})
+    log.look(log.order.steps, found[best] | {"wise_ft": best})
 
 
 def _mixture(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
@@ -316,6 +349,7 @@ def look(
     world: int,
     batch_size: int = 32,
     show: Callable[[np.ndarray, np.ndarray], None] | None = None,
+    failed: dict[int, str] | None = None,
 ) -> dict[str, float]:
     """Retrieval on the held-out recordings, their embedding shared among the workers.
 
@@ -326,6 +360,7 @@ def look(
         rank, world: of this worker.
         batch_size: clips in one pass.
         show: called by rank 0 with the vectors float32 [m, width] and rows int64 [m] of the recordings.
+        failed: takes the rows of all ranks that cannot be decoded, with the word of `audio_errors.REASONS` for why.
 
     Returns:
         `val_naming_top1` (nearest species text), `val_text_mAP` (sound finds its species' text among all), and with a
@@ -337,12 +372,15 @@ def look(
     def embed(waves: np.ndarray) -> np.ndarray:
         return model.embed(torch.from_numpy(waves).to(device)).float().cpu().numpy()
 
-    vectors, rows = dataset.embed_clips(held_out.clips, embed, mine, batch_size)
+    mine_failed: dict[int, str] = {}
+    vectors, rows = dataset.embed_clips(held_out.clips, embed, mine, batch_size, mine_failed)
+    if failed is not None:
+        failed |= of_all_ranks(mine_failed, world)
     if world > 1:
         shares: list[Any] = [None] * world
         torch.distributed.all_gather_object(shares, (vectors, rows))
-        vectors = np.concatenate([v for v, r in shares if len(r)])
-        rows = np.concatenate([r for _, r in shares if len(r)])
+        shares = [(v, r) for v, r in shares if len(r)] or shares[:1]
+        vectors, rows = (np.concatenate(part) for part in zip(*shares, strict=True))
     if not len(rows):
         return {}
     species = held_out.species[rows]
@@ -358,15 +396,6 @@ def look(
     if show is not None and rank == 0:
         show(vectors, rows)
     return found
-
-
-def _of_all_ranks(rows: set[int], world: int) -> list[int]:
-    """The union of a set that each rank holds a part of, sorted."""
-    if world == 1:
-        return sorted(rows)
-    shares: list[Any] = [None] * world
-    torch.distributed.all_gather_object(shares, rows)
-    return sorted(set().union(*shares))
 
 
 class _Featured:
@@ -432,7 +461,21 @@ def _timed(batches: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], 
         yield batch, time.perf_counter() - begin
 
 
-def _resume(learner: Learner, optimizer: torch.optim.Optimizer, log: _Log, device: torch.device) -> int:
+def _show(held_out: HeldOut, mel: LogMel, log: TrainingLog, epoch: int, vectors: np.ndarray, rows: np.ndarray) -> None:
+    """A picture of a look at the held-out recordings, where there are photographs to draw it with."""
+    if held_out.photographs is not None and held_out.image_vectors is not None:
+        drawn = pictures.draw(vectors, rows, held_out, mel, f"After epoch {epoch}")
+        log.image(drawn, f"retrieval/epoch_{epoch:03}.png")
+
+
+def _resume(
+    learner: Learner,
+    optimizer: torch.optim.Optimizer,
+    log: TrainingLog,
+    bad: BadRows,
+    clips: Clips,
+    device: torch.device,
+) -> int:
     """Loads the latest checkpoint of this run, if there is one; returns the step it stands at."""
     from ray import train
 
@@ -443,28 +486,37 @@ def _resume(learner: Learner, optimizer: torch.optim.Optimizer, log: _Log, devic
         state = torch.load(os.path.join(folder, STATE_FILE), map_location=device, weights_only=True)
     learner.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    log.failed |= set(state["failed"])
-    return int(state["step"])
+    bad.again(state["failed"], clips)
+    step = int(state["step"])
+    log.resumed(step, state["unsent"])
+    return step
 
 
 def _report(
     learner: Learner,
     optimizer: torch.optim.Optimizer,
     step: int,
-    failed: list[int],
-    rank: int,
+    failed: dict[int, str],
+    log: TrainingLog,
     values: dict[str, float],
 ) -> None:
     from ray import train
 
-    if rank:
-        train.report(values)
+    reported = {"step": step} | values | log.latest
+    if log.rank:
+        train.report(reported)
         return
     with tempfile.TemporaryDirectory() as folder:
-        state = {"model": learner.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "failed": failed}
+        state = {
+            "model": learner.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "failed": failed,
+            "unsent": log.pending,
+        }
         torch.save(state, os.path.join(folder, STATE_FILE))
         student.save(learner.student, os.path.join(folder, "model"), card="")
-        train.report(values, checkpoint=train.Checkpoint.from_directory(folder))
+        train.report(reported, checkpoint=train.Checkpoint.from_directory(folder))
 
 
 class _Leaving:
@@ -483,78 +535,3 @@ class _Leaving:
         before = len(self.nodes)
         self.nodes |= set(info.preempted_node_ids if info else ())
         return len(self.nodes) > before
-
-
-class _Log:
-    """Rank 0's curves in MLflow; the other ranks' calls do nothing but count.
-
-    Metrics are sent in batches: a request a step would cost more than a small step. The driver follows the run there,
-    so that progress looks the same from one process and from eight nodes.
-    """
-
-    def __init__(self, tracking: Tracking, order: Order, rank: int) -> None:
-        self.rank = rank
-        self.order = order
-        self.latest: dict[str, float] = {}
-        self.pending: list[Any] = []
-        self.failed: set[int] = set()
-        self.run_id = tracking.run_id
-        self.begin = self.sent = time.perf_counter()
-        self.first_step: int | None = None
-        self.waited_s = 0.0
-        if rank == 0:
-            from mlflow import MlflowClient
-
-            self.client = MlflowClient(tracking_uri=tracking.uri)
-
-    def step(self, step: int, waited_s: float, failed: torch.Tensor, **values: float) -> None:
-        self.failed |= {int(row) for row in failed[failed >= 0]}
-        self.waited_s += waited_s
-        if self.first_step is None:
-            # The first batch waits for the data to start flowing: rates begin behind it.
-            self.first_step, self.begin, self.waited_s = step, time.perf_counter(), 0.0
-        elapsed = time.perf_counter() - self.begin
-        done = step - self.first_step
-        rate = done * self.order.batch_size / elapsed if done else 0.0
-        values["recordings_seen"] = step * self.order.batch_size
-        if done:
-            values["recordings_per_s"] = rate
-            values["data_wait_fraction"] = self.waited_s / elapsed
-        self._add(step, values)
-        if time.perf_counter() - self.sent > LOG_EVERY_S:
-            self.send()
-
-    def resumed(self, step: int) -> None:
-        """Leaves a mark where the curves were interrupted."""
-        self._add(step, {"resumed_from_step": step})
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.latest = values
-        self._add(step, values)
-        self.send()
-
-    def mixture(self, share: float, values: dict[str, float]) -> None:
-        """What a mixture with the base's weights reaches."""
-        self._add(self.order.steps, {f"wise_ft_{share:g}.{name}": value for name, value in values.items()})
-
-    def bad_rows(self, rows: list[int], clips: Clips) -> None:
-        """Counts the rows that could not be decoded and lists them as an artifact."""
-        self._add(self.order.steps, {"undecodable_recordings": len(rows)})
-        if self.rank == 0 and rows:
-            listing = "row,path\n" + "\n".join(f'{row},"{clips.paths[row]}"' for row in rows) + "\n"
-            self.client.log_text(self.run_id, listing, "undecodable_recordings.csv")
-
-    def _add(self, step: int, values: dict[str, float]) -> None:
-        if self.rank == 0:
-            from mlflow.entities import Metric
-
-            now = int(time.time() * 1000)
-            self.pending += [Metric(name, float(value), now, step) for name, value in values.items()]
-
-    def send(self) -> None:
-        """Sends what is pending."""
-        # MLflow takes at most 1000 metrics a request.
-        for start in range(0, len(self.pending), 1000):
-            self.client.log_batch(self.run_id, metrics=self.pending[start : start + 1000])
-        self.pending = []
-        self.sent = time.perf_counter()

@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from distill.errors import UserError
+from distill.errors import JobError, UserError
 
 JOBS = {
     "demo": "run everything on a small procedural world, and open a page of what was found",
@@ -49,7 +49,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one job; exits with 0 when it is done, 2 when its input was bad, 130 when interrupted."""
+    """Runs one job; exits with 0 when it is done, 2 for bad input, 1 for another failure, 130 when interrupted."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help", "help"):
         print(usage())
@@ -85,6 +85,9 @@ def run_job(job: str, args: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except JobError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         sys.exit(130)

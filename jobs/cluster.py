@@ -97,3 +97,36 @@ def slots(gpus_each: float) -> int:
     resources = ray.cluster_resources()
     by_cpu = resources.get("CPU", 1)
     return max(1, int(min(by_cpu, resources.get("GPU", 0) / gpus_each) if gpus_each else by_cpu))
+
+
+def is_local() -> bool:
+    """Whether this is Ray on this machine alone, which no node can join."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
+def this_node() -> str:
+    """Ray's id of the node that this process runs on."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
+def require_shared(option: str, uri: str) -> None:
+    """Refuses an MLflow store in a file where the workers may be on other machines, which would open other files.
+
+    That is where the cluster spans several, or where it has no CPUs yet: a head that holds drivers alone waits for
+    other nodes to be started.
+
+    Raises:
+        UserError: naming the option.
+    """
+    import ray
+
+    if is_local() or not uri.startswith("sqlite:"):
+        return
+    hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    if len(hosts) > 1 or not ray.cluster_resources().get("CPU"):
+        raise UserError(
+            f"{option} {uri}: workers on other nodes of the Ray cluster cannot write to this file; start `mlflow "
+            f"server --host 0.0.0.0` on a machine that all of them reach and set {option}=http://that-machine:5000"
+        )

@@ -10,6 +10,8 @@ each epoch, `test` rows are never touched. Curves and the registered model are i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import io
 import os
 import tempfile
@@ -17,9 +19,10 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill.errors import UserError
+from distill.audio_errors import one_line
+from distill.errors import JobError, UserError
 from jobs import options as opts
-from jobs import promotion
+from jobs import promotion, splits
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from distill.augment import Augment
     from distill.dataset import Features
     from distill.teacher import Teacher
-    from distill.trainer import HeldOut, Recipe
+    from distill.trainer import HeldOut, Outcome, Recipe
     from inference.gallery import Gallery
 
 
@@ -40,9 +43,10 @@ class Options:
     out: str
     """folder or URL for the model"""
     teacher: str = "hf-hub:imageomics/bioclip-2"
-    """open_clip model: hf-hub:owner/name, local-dir:folder, a folder or a URL"""
+    """open_clip model: hf-hub:owner/name, local-dir:folder, a folder or a URL; models:/ names are of students alone"""
     student: str = "davidrrobinson/BioLingual"
-    """ClapModel checkpoint whose audio tower learns: hub name, folder or URL (no songsight model: those lack texts)"""
+    """ClapModel checkpoint whose audio tower learns (hub name, folder or URL), or a songsight model to go on from
+    (folder, URL or models:/songsight@champion): its tower, and its head too where --teacher and --head are the same"""
     head: Literal["linear", "mlp"] = "linear"
     """the new layer into the teacher's space"""
     text_types: str = "sci:1,com:1,taxon:1,sci_com:1,taxon_com:1"
@@ -116,74 +120,125 @@ class Options:
     """when the new version becomes `champion` too: "audio_to_image_mAP>champion", or >=, or a number to be above"""
 
 
-def main(options: Options, parent: str | None = None) -> dict[str, float]:
-    """Trains, saves and registers a student; returns its last held-out measures.
+@dataclass(frozen=True)
+class Made:
+    """What a training left.
+
+    Attributes:
+        measures: the last held-out measures.
+        run_id: the MLflow run.
+        version: of the registered model.
+        new: whether it was made now; not where `--out` held this model already.
+    """
+
+    measures: dict[str, float]
+    run_id: str
+    version: str
+    new: bool = True
+
+
+def main(options: Options) -> dict[str, float]:
+    """Trains, saves and registers a student; returns its last held-out measures."""
+    made = train(options)
+    print(f"model: {options.out}" if made.new else f"{options.out} already holds this model: nothing to do")
+    for name, value in made.measures.items():
+        print(f"  {name} {value:.4f}")
+    return made.measures
+
+
+def train(options: Options, parent: str | None = None) -> Made:
+    """Trains, saves and registers a student, or finds that `--out` holds it.
 
     Args:
         options: of the job.
-        parent: the MLflow run of the sweep that this is a trial of.
+        parent: the MLflow run of the sweep that this is a trial of; the sweep gives the aliases.
+
+    Raises:
+        UserError: bad input, or too many recordings that cannot be decoded.
+        JobError: the workers failed, or MLflow did when all was done.
     """
     check(options)
     rule = promotion.Rule.parse(options.promote_if) if options.promote_if else None
-    from distill import dataset, htsat, launch, mel, noise, storage, student, tables, teacher, text_bank, trainer
+    from distill import dataset, htsat, launch, mel, noise, registry, storage, student, tables, teacher, text_bank
+    from distill import trainer as trainers
     from inference import gallery as galleries
     from jobs import cluster, progress, resume, tracking
 
+    registry.require_answer()
     weights = text_bank.parse_weights(options.text_types)
     table = tables.read_table(options.recordings, "--recordings", ("path", "scientific_name"), tables.RECORDINGS)
-    train_rows, held_rows = split(table, options)
-    if options.wise_ft and not len(held_rows):
+    parts = split(table, options)
+    if options.wise_ft and not len(parts.val):
         raise UserError(f"--wise-ft: {options.recordings} has no rows whose split is val to choose the best mixture by")
     if rule:
-        promotion.require_measured(rule.metric, "--promote-if", options.gallery, bool(len(held_rows)))
+        promotion.require_measured(rule.metric, "--promote-if", options.gallery, bool(len(parts.val)))
         tracking.experiment("distill")
         rule.rival_value(options.register_as)  # that it is there is better known before the training
-    shown = galleries.read(options.gallery) if options.gallery else None
-    base, preprocessor = student.load_base(options.student)
-    audio_config: Any = base.config.audio_config
-    stages = len(htsat.TowerConfig.of(audio_config.to_dict()).depths)
+    shown = galleries.read(options.gallery).of_split("val") if options.gallery else None
+    start = student.origin(options.student)
+    stages = len(htsat.TowerConfig.of(start.audio_config).depths)
     if options.freeze_stages > stages:
         raise UserError(f"--freeze-stages {options.freeze_stages}: the tower of {options.student} has {stages} stages")
-    del base
-    features = dataset.Features.of(mel.LogMel(preprocessor), options.seed)
+    features = dataset.Features.of(mel.LogMel(start.preprocessor), options.seed)
     taught_by = teacher.load(options.teacher)
     if shown is not None:
         shown.check_teacher(taught_by.width, taught_by.fingerprint, "--gallery", f"--teacher {options.teacher}")
 
     augment = _augment(options)
     noise_clips = noise.load(_noise(options.noise), features, "--noise") if options.noise else None
-    fingerprints = {"recordings": tables.fingerprint(table), "teacher": taught_by.fingerprint}
+    fingerprints = {
+        "recordings": tables.fingerprint(table),
+        "teacher": taught_by.fingerprint,
+        "student": start.fingerprint,
+        **({"gallery": _digest(shown.vectors, shown.species.tolist())} if shown is not None else {}),
+        **({"noise": _digest(noise_clips)} if noise_clips is not None else {}),
+    }
+    base_model = start.base_model if start.earlier is not None else options.student
+    del start
     state_url = storage.absolute(storage.join(options.out, ".train"))
-    stopped = resume.unfinished(state_url, opts.as_dict(options), fingerprints)
+    given = opts.as_dict(options)
+    stopped = resume.unfinished(state_url, given, fingerprints)
+    if done := resume.finished(options.out, given, fingerprints, bool(stopped)):
+        storage.remove(state_url)
+        return Made(done["measures"], done["mlflow_run"], done["version"], new=False)
+    for line in parts.notes:
+        opts.note(line)
     cluster.connect()
+    _require_room(options)
+    cluster.require_shared("MLFLOW_TRACKING_URI", tracking.store())
+    rows = {"recordings": len(table), "train": len(parts.train), "val": len(parts.val)}
     with (
-        tracking.run("distill", opts.as_dict(options), fingerprints, parent, stopped, system_metrics=True) as run,
+        tracking.run("distill", given, fingerprints, parent, stopped, system_metrics=True, rows=rows) as run,
         tempfile.TemporaryDirectory() as folder,
     ):
-        text_plan = text_bank.plan(train_rows, weights)
-        opts.note(f"{len(train_rows)} recordings of {len(text_plan.species)} species, {len(text_plan.texts)} texts")
+        run_id = run.info.run_id
+        text_plan = text_bank.plan(parts.train, weights)
+        opts.note(f"{len(parts.train)} recordings of {len(text_plan.species)} species, {len(text_plan.texts)} texts")
         if stopped:
             opts.note(f"going on with the training that was stopped in {options.out}")
-        resume.begin(state_url, opts.as_dict(options), fingerprints, run.info.run_id)
-        bank_url = text_bank.stored(text_plan.texts, taught_by, state_url, options.gpus_per_worker)
+        resume.begin(state_url, given, fingerprints, run_id)
+        if parts.unusable:
+            tracking.log_text(splits.listing(table, parts.unusable), "unusable_recordings.csv")
+        actors = max(worker_range(options)[1], cluster.slots(options.gpus_per_worker))
+        bank_url = text_bank.stored(text_plan.texts, taught_by, state_url, options.gpus_per_worker, actors)
         names = None
         if options.objective == "bank":
-            names = taught_by.embed_texts(_species_texts(train_rows, text_plan.species))
-        recipe = _recipe(options, len(train_rows), taught_by, augment)
-        clips = dataset.Clips.of(train_rows, options.recordings, text_plan, features)
+            names = taught_by.embed_texts(_species_texts(parts.train, text_plan.species))
+        recipe = _recipe(options, len(parts.train), taught_by, augment, base_model)
+        clips = dataset.Clips.of(parts.train, options.recordings, text_plan, features)
         held_out = None
-        if len(held_rows):
-            held_out = _held_out(held_rows, options.recordings, features, taught_by, shown)
+        if len(parts.val):
+            held_out = _held_out(parts.val, options.recordings, features, taught_by, shown)
         else:
             opts.note("no rows with split val: nothing is held out to look at")
         del taught_by
-        with progress.Follow(tracking.store(), run.info.run_id, recipe.order.steps * options.batch_size):
-            model_url, measures = launch.fit(
+        with progress.Follow(tracking.store(), run_id, recipe.order.steps * options.batch_size):
+            trained = launch.fit(
                 recipe,
                 bank_url,
                 clips,
                 held_out,
-                trainer.Tracking(tracking.store(), run.info.run_id),
+                trainers.Tracking(tracking.store(), run_id, cluster.this_node()),
                 state_url,
                 "run",
                 worker_range(options),
@@ -192,27 +247,87 @@ def main(options: Options, parent: str | None = None) -> dict[str, float]:
                 noise_clips,
                 options.max_failures,
             )
-        made = storage.fetch_folder(model_url, os.path.join(folder, "model"))
+        _say_bad(trained.outcome, table, parts, options)
+        measures = trained.measures or {}
+        made = storage.fetch_folder(trained.model_url, os.path.join(folder, "model"))
         card = student.Card(
-            base_model=options.student,
+            base_model=base_model,
             teacher=options.teacher,
             teacher_fingerprint=fingerprints["teacher"],
             data=options.recordings,
             data_fingerprint=fingerprints["recordings"],
-            run_id=run.info.run_id,
+            run_id=run_id,
             metrics=measures,
-            options=opts.as_dict(options),
+            options=given,
         )
         storage.write_bytes(os.path.join(made, "README.md"), card.markdown().encode())
-        version = register(made, recipe.width, options.register_as)
-        became = promotion.enter(options.register_as, version, measures, rule)
-        opts.note(f"registered as models:/{options.register_as}/{version}: {became}")
         storage.store_folder(made, options.out)
+        try:
+            version = register(made, recipe.width, options.register_as)
+            promotion.describe(options.register_as, version, measures)
+            became = promotion.enter(options.register_as, version, measures, rule) if parent is None else "a trial"
+        except Exception as error:  # MLflow's, requests' or the database's, whichever failed
+            raise JobError(
+                f"the model is in {options.out}, but MLflow at {tracking.store()} did not register it: "
+                f"{one_line(str(error))}; the same command registers it"
+            ) from error
+        opts.note(f"registered as models:/{options.register_as}/{version}: {became}")
+        record = {"mlflow_run": run_id, "version": version, "measures": measures}
+        resume.end(options.out, given, fingerprints, record)
         storage.remove(state_url)
-    print(f"model: {options.out}")
-    for name, value in measures.items():
-        print(f"  {name} {value:.4f}")
-    return measures
+    return Made(measures, run_id, version)
+
+
+def _digest(*parts: Any) -> str:
+    """A hash of arrays and plain values."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.tobytes() if hasattr(part, "tobytes") else repr(part).encode())
+    return digest.hexdigest()
+
+
+def _require_room(options: Options) -> None:
+    """Refuses on this machine's own Ray what would be waited for without end; on a cluster says what is waited for.
+
+    Raises:
+        UserError: fewer GPUs than the fewest workers need.
+    """
+    from jobs import cluster
+
+    needed, there = options.gpus_per_worker * worker_range(options)[0], cluster.gpus()
+    if needed <= there:
+        return
+    asked = f"--workers {options.workers} and --gpus-per-worker {options.gpus_per_worker:g} need {needed:g} GPUs"
+    if cluster.is_local():
+        raise UserError(f"{asked}, and Ray finds {there} on this machine")
+    opts.note(f"{asked}, and the cluster has {there} now: waiting until it has them")
+
+
+def _say_bad(outcome: Outcome, table: pa.Table, parts: splits.Splits, options: Options) -> None:
+    """Lists the recordings that could not be decoded, in the MLflow run, and counts them here.
+
+    Raises:
+        UserError: they are too many.
+    """
+    from jobs import tracking
+
+    train = {int(parts.train_rows[row]): reason for row, reason in outcome.bad.items()}
+    val = {int(parts.val_rows[row]): reason for row, reason in outcome.bad_held_out.items()}
+    name = "undecodable_recordings.csv"
+    if train or val:
+        tracking.log_text(splits.listing(table, train | val), name)
+        kinds = f"{len(train)} of {len(parts.train)} to train on, {len(val)} of {len(parts.val)} held out"
+        opts.note(f"recordings that cannot be decoded: {kinds}; the MLflow run lists them in {name}")
+    if not outcome.too_many:
+        return
+    first, reason = next(iter(train.items()))
+    of = f"the first {outcome.seen}" if outcome.seen < len(parts.train) else f"{len(parts.train)}"
+    raise UserError(
+        f"--recordings: {len(train)} of {of} recordings cannot be decoded, more than the share of "
+        f"{options.max_bad_fraction:g} that --max-bad-fraction allows; the first is {table['path'][first]} ({reason}), "
+        f"{name} in the MLflow run lists all. Repair them and give the same command again: it goes on from the last "
+        "checkpoint"
+    )
 
 
 def check(options: Options) -> None:
@@ -328,38 +443,36 @@ def _species_texts(rows: pa.Table, species: list[str]) -> list[str]:
     return [prompts.text(first[name], "taxon_com") for name in species]
 
 
-def split(table: pa.Table, options: Options) -> tuple[pa.Table, pa.Table]:
-    """The rows to train on and the rows to look at; a table without splits is all training."""
-    import numpy as np
-    import pyarrow.compute as pc
+def split(table: pa.Table, options: Options) -> splits.Splits:
+    """The rows to train on and the rows to look at, at most `--eval-recordings`.
 
-    if table["scientific_name"].null_count:
+    Raises:
+        UserError: fewer rows to train on than a batch needs.
+    """
+    import numpy as np
+
+    parts = splits.split(table, options.recordings)
+    if options.batch_size > len(parts.train):
         raise UserError(
-            f"--recordings: {options.recordings} has {table['scientific_name'].null_count} rows without scientific_name"
-        )
-    split = pc.coalesce(table["split"], "train")
-    train = table.filter(pc.equal(split, "train"))
-    held = table.filter(pc.equal(split, "val"))
-    if options.batch_size > len(train):
-        raise UserError(
-            f"--batch-size {options.batch_size} is more than the {len(train)} rows of {options.recordings} whose "
+            f"--batch-size {options.batch_size} is more than the {len(parts.train)} rows of {options.recordings} whose "
             "split is train"
         )
-    if len(held) > options.eval_recordings:
-        chosen = np.random.default_rng(options.seed).permutation(len(held))[: options.eval_recordings]
-        held = held.take(np.sort(chosen))
-    return train, held
+    if len(parts.val) > options.eval_recordings:
+        drawn = np.random.default_rng(options.seed).permutation(len(parts.val))[: options.eval_recordings]
+        chosen = np.sort(drawn)
+        parts = dataclasses.replace(parts, val=parts.val.take(chosen), val_rows=parts.val_rows[chosen])
+    return parts
 
 
-def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment) -> Recipe:
+def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment, base_model: str) -> Recipe:
     from distill import checkpoints, dataset, trainer
 
     bf16 = options.precision == "bf16" or (options.precision == "auto" and options.gpus_per_worker > 0)
     return trainer.Recipe(
-        student=checkpoints.portable(options.student),
+        student=checkpoints.portable(options.student, "--student"),
         head=options.head,
         provenance={
-            "base_model": options.student,
+            "base_model": base_model,
             "teacher": options.teacher,
             "teacher_fingerprint": taught_by.fingerprint,
             "text_types": options.text_types,
@@ -398,7 +511,6 @@ def _held_out(rows: pa.Table, table_url: str, features: Features, taught_by: Tea
     names = taught_by.embed_texts([prompts.text(first[species], "taxon_com") for species in plan.species])
     image_vectors = image_species = photographs = None
     if shown is not None:
-        shown = shown.of_split("val")
         number = {species: index for index, species in enumerate(plan.species)}
         image_vectors = shown.vectors
         image_species = np.array([number.get(species, -1) for species in shown.species], np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -134,11 +135,16 @@ class Follow:
         self.ended.set()
         self.thread.join()
         if error is None:
-            self._look()
+            self._try_to_look()
             self.bar.close()
 
     def _watch(self) -> None:
         while not self.ended.wait(2.0):
+            self._try_to_look()
+
+    def _try_to_look(self) -> None:
+        """A look at a store that may be away: the training goes on without it, and so does the line."""
+        with contextlib.suppress(Exception):
             self._look()
 
     def _look(self) -> None:

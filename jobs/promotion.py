@@ -103,8 +103,15 @@ class Rule:
         return float(version.tags[self.metric])
 
 
+def describe(name: str, version: str, measures: dict[str, float]) -> None:
+    """Gives a new version its held-out measures as tags."""
+    client = _client()
+    for metric, value in measures.items():
+        client.set_model_version_tag(name, version, metric, repr(float(value)))
+
+
 def enter(name: str, version: str, measures: dict[str, float], rule: Rule | None) -> str:
-    """Gives a new version its tags and aliases; returns what became of it, in words.
+    """Gives a new version its aliases; returns what became of it, in words.
 
     Args:
         name: of the registered model.
@@ -116,8 +123,6 @@ def enter(name: str, version: str, measures: dict[str, float], rule: Rule | None
         UserError: see `Rule.rival_value`.
     """
     client = _client()
-    for metric, value in measures.items():
-        client.set_model_version_tag(name, version, metric, repr(float(value)))
     # Read before the candidate's alias moves: it may be the rival.
     won, why = False, ""
     if rule:

@@ -1,4 +1,7 @@
-"""What an unfinished training is: the same options on the same data go on with it, others are refused."""
+"""What a training is: the same options on the same data go on with an unfinished one, and leave a finished one alone.
+
+Other options or other data are refused, and named, rather than mixed with what is there.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ from distill.errors import UserError
 from jobs import options as opts
 
 # What changes how a training runs, and not what it computes.
-FREE = frozenset(
-    {"workers", "threads", "out", "register_as", "promote_if", "checkpoint_every", "max_bad_fraction", "max_failures"}
-)
-_FILE = "training.json"
+FREE = frozenset({"workers", "threads", "out", "checkpoint_every", "max_bad_fraction", "max_failures"})
+# What an unfinished training may still decide, for only its end asks for it.
+FREE_UNTIL_THE_END = frozenset({"register_as", "promote_if"})
+_UNFINISHED = "training.json"
+_FINISHED = "training.json"  # beside the model
 
 
 def unfinished(state_url: str, options: dict[str, Any], fingerprints: dict[str, str]) -> str | None:
@@ -22,30 +26,79 @@ def unfinished(state_url: str, options: dict[str, Any], fingerprints: dict[str, 
     Args:
         state_url: where a training keeps its state.
         options: of the job, as `options.as_dict` gives them.
-        fingerprints: of what goes in.
+        fingerprints: of what goes in, by option.
 
     Raises:
         UserError: the state is of a training with other options or other data.
     """
-    url = storage.join(state_url, _FILE)
-    if not storage.exists(url):
+    before = _read(storage.join(state_url, _UNFINISHED))
+    if before is None:
         return None
-    before = json.loads(storage.read_bytes(url))
+    where = f"the unfinished training in {storage.parent(state_url)}"
     way_out = f"the same goes on with it; give another --out for a new one, or remove {state_url}"
-    for name, value in options.items():
-        if name not in FREE and before["options"].get(name) != value:
-            raise UserError(
-                f"{opts.flag(name)} {value}: the unfinished training in {storage.parent(state_url)} has "
-                f"{before['options'].get(name)}; {way_out}"
-            )
-    for name, digest in fingerprints.items():
-        if before["fingerprints"].get(name) != digest:
-            where = storage.parent(state_url)
-            raise UserError(f"{opts.flag(name)}: the unfinished training in {where} began with others; {way_out}")
+    _require_same(before, options, fingerprints, FREE | FREE_UNTIL_THE_END, where, way_out)
     return before["mlflow_run"]
 
 
 def begin(state_url: str, options: dict[str, Any], fingerprints: dict[str, str], mlflow_run: str) -> None:
     """Notes down what a training is, before its first step."""
-    record = {"options": options, "fingerprints": fingerprints, "mlflow_run": mlflow_run}
-    storage.write_bytes(storage.join(state_url, _FILE), json.dumps(record, indent=2).encode())
+    _write(storage.join(state_url, _UNFINISHED), options, fingerprints, {"mlflow_run": mlflow_run})
+
+
+def finished(
+    out: str, options: dict[str, Any], fingerprints: dict[str, str], going_on: bool = False
+) -> dict[str, Any] | None:
+    """What `end` noted beside the model of the same training; None where there is no such note.
+
+    Args:
+        out: the model's folder or URL.
+        options, fingerprints: see `unfinished`.
+        going_on: whether this training was stopped there, perhaps with its model stored and nothing noted yet.
+
+    Raises:
+        UserError: the model there is of other options, other data or another origin.
+    """
+    before = _read(storage.join(out, _FINISHED))
+    way_out = "give another --out, or remove that folder"
+    if before is None:
+        if not going_on and storage.exists(storage.join(out, "config.json")):
+            raise UserError(f"--out {out}: holds a model, and no {_FINISHED} says how it was made; {way_out}")
+        return None
+    _require_same(before, options, fingerprints, FREE, f"the model in {out}", way_out)
+    return before
+
+
+def end(out: str, options: dict[str, Any], fingerprints: dict[str, str], made: dict[str, Any]) -> None:
+    """Notes down beside a model how it was made, and that nothing is left to do.
+
+    Args:
+        out: the model's folder or URL.
+        options, fingerprints: see `unfinished`.
+        made: `mlflow_run`, `version` and `measures`.
+    """
+    _write(storage.join(out, _FINISHED), options, fingerprints, made)
+
+
+def _require_same(
+    before: dict[str, Any],
+    options: dict[str, Any],
+    fingerprints: dict[str, str],
+    free: frozenset[str],
+    what: str,
+    way_out: str,
+) -> None:
+    for name, value in options.items():
+        if name not in free and before["options"].get(name) != value:
+            raise UserError(f"{opts.flag(name)} {value}: {what} has {before['options'].get(name)}; {way_out}")
+    for name in {**before["fingerprints"], **fingerprints}:
+        if before["fingerprints"].get(name) != fingerprints.get(name):
+            raise UserError(f"{opts.flag(name)}: {what} began with others; {way_out}")
+
+
+def _read(url: str) -> dict[str, Any] | None:
+    return json.loads(storage.read_bytes(url)) if storage.exists(url) else None
+
+
+def _write(url: str, options: dict[str, Any], fingerprints: dict[str, str], more: dict[str, Any]) -> None:
+    record = {"options": options, "fingerprints": fingerprints} | more
+    storage.write_bytes(url, json.dumps(record, indent=2).encode())

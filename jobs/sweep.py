@@ -4,8 +4,8 @@
     songsight sweep --recordings recordings.parquet --gallery gallery --out sweep --preset text-types
 
 All options of distill are options here, for all trials; `--set` gives those that differ. Each trial is distill's own
-run, below one MLflow run of the sweep: its model is in a folder of `--out` and registered. The table is printed and
-logged.
+run, below one MLflow run of the sweep: its model is in a folder of `--out` and registered. The best one's version takes
+the alias `candidate`, and `champion` if `--promote-if` says so. The table is printed and logged.
 """
 
 from __future__ import annotations
@@ -78,13 +78,14 @@ def main(options: Options) -> list[dict[str, Any]]:
         options.metric or ("val_audio_to_image_mAP" if options.gallery else "val_text_mAP"), "--metric"
     )
     planned = trials(options)
-    _check(options, planned, metric)
+    rule = _check(options, planned, metric)
     from distill import storage
     from jobs import cluster, tracking
 
     cluster.connect()
+    cluster.require_shared("MLFLOW_TRACKING_URI", tracking.store())
     with tracking.run("sweep", opts.as_dict(options)) as run:
-        side_by_side = min(_room(options), options.concurrent or len(planned))
+        side_by_side = min(_room(planned), options.concurrent or len(planned))
         opts.note(f"{len(planned)} trials, {side_by_side} at a time")
         rows = _run(planned, side_by_side, run.info.run_id)
         if not options.preset:
@@ -102,6 +103,9 @@ def main(options: Options) -> list[dict[str, Any]]:
         best = max(done, key=lambda row: row.get(metric, float("-inf")))
         if metric in best:  # not there where none of the held-out recordings can be decoded
             mlflow.log_metric(f"best_{metric}", best[metric])
+        measures = {name: best[name] for name in promotion.METRICS if name in best}
+        became = promotion.enter(options.register_as, best["version"], measures, rule)
+        opts.note(f"models:/{options.register_as}/{best['version']}: {became}")
     print(f"best: {best['title']}: {storage.join(options.out, best['out'])}")
     return rows
 
@@ -173,14 +177,15 @@ def _options(options: Options, settings: dict[str, str], folder: str) -> distill
             "recordings": storage.absolute(options.recordings),
             "out": storage.absolute(storage.join(options.out, folder)),
             "gallery": storage.absolute(options.gallery) if options.gallery else None,
+            "noise": storage.absolute(values["noise"]) if values["noise"] else None,
             "teacher": checkpoints.portable(values["teacher"]),
             "student": checkpoints.portable(values["student"]),
         }
     )
 
 
-def _check(options: Options, planned: list[Trial], metric: str) -> None:
-    """Finds before any training what would fail in each trial.
+def _check(options: Options, planned: list[Trial], metric: str) -> promotion.Rule | None:
+    """What decides on the champion; finds before any training what would fail in each trial.
 
     Raises:
         UserError: naming the option.
@@ -192,16 +197,16 @@ def _check(options: Options, planned: list[Trial], metric: str) -> None:
     for trial in planned:
         distill.check(trial.options)
         text_bank.parse_weights(trial.options.text_types)
-        held_out = len(distill.split(recordings, trial.options)[1]) > 0
+        held_out = len(distill.split(recordings, trial.options).val) > 0
     promotion.require_measured(metric, "--metric", options.gallery, held_out)
-    if options.promote_if:
-        promotion.require_measured(
-            promotion.Rule.parse(options.promote_if).metric, "--promote-if", options.gallery, held_out
-        )
+    rule = promotion.Rule.parse(options.promote_if) if options.promote_if else None
+    if rule:
+        promotion.require_measured(rule.metric, "--promote-if", options.gallery, held_out)
+    return rule
 
 
-def _room(options: Options) -> int:
-    """How many trials the cluster holds side by side, at least 1.
+def _room(planned: list[Trial]) -> int:
+    """How many trials the cluster holds side by side, at least 1: of those that take the most of it.
 
     A trial's training workers keep their CPUs to the end, and the tasks that decode for them need some too: with as
     much again for those no trial waits for another's workers for ever.
@@ -211,13 +216,15 @@ def _room(options: Options) -> int:
     from distill import launch
 
     resources = ray.cluster_resources()
-    cpus = resources.get("CPU", 1)
-    workers = distill.worker_range(options)[1]
-    workers_cpus = launch.cpus_per_worker(cpus, workers) * workers
-    room = cpus / (workers_cpus + max(1, workers_cpus))
-    if options.gpus_per_worker:
-        room = min(room, resources.get("GPU", 0) / (options.gpus_per_worker * workers))
-    return max(1, int(room))
+    cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
+    rooms = []
+    for one in (trial.options for trial in planned):
+        workers = distill.worker_range(one)[1]
+        workers_cpus = launch.cpus_per_worker(cpus, workers) * workers
+        rooms.append(cpus / (workers_cpus + max(1, workers_cpus)))
+        if one.gpus_per_worker:
+            rooms.append(gpus / (one.gpus_per_worker * workers))
+    return max(1, int(min(rooms)))
 
 
 def _run(planned: list[Trial], side_by_side: int, parent: str) -> list[dict[str, Any]]:
@@ -233,7 +240,12 @@ def _run(planned: list[Trial], side_by_side: int, parent: str) -> list[dict[str,
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    context = {"store": tracking.store(), "parent": parent, "trials": planned}
+    context = {
+        "environment": {"MLFLOW_TRACKING_URI": tracking.store()}
+        | {name: os.environ[name] for name in ("RAY_ADDRESS", "SONGSIGHT_GIT_COMMIT") if os.environ.get(name)},
+        "parent": parent,
+        "trials": planned,
+    }
 
     class Say(tune.Callback):
         """A line when a trial ends."""
@@ -261,9 +273,9 @@ def _run(planned: list[Trial], side_by_side: int, parent: str) -> list[dict[str,
     for result in (results[i] for i in range(len(results))):
         values = result.metrics or {}
         number = (result.config or values["config"])["number"]
-        found[number] = {key: value for key, value in values.items() if key.startswith("val_") or key == "run_id"} | {
-            "error": _last_line(result.error)
-        }
+        found[number] = {
+            key: value for key, value in values.items() if key.startswith("val_") or key in ("run_id", "version")
+        } | {"error": _last_line(result.error)}
     return [
         {"settings": trial.settings, "title": trial.title, "out": trial.options.out.rsplit("/", 1)[-1], "run_id": None}
         | found[number]
@@ -275,12 +287,9 @@ def _trial(config: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
     """What Ray Tune runs: distill's own job, below the sweep's MLflow run."""
     import os
 
-    os.environ["MLFLOW_TRACKING_URI"] = context["store"]
-    import mlflow
-
-    measures = distill.main(context["trials"][config["number"]].options, parent=context["parent"])
-    last = mlflow.last_active_run()
-    return measures | {"run_id": last.info.run_id if last else None}
+    os.environ.update(context["environment"])  # Ray's workers do not have this process's
+    made = distill.train(context["trials"][config["number"]].options, parent=context["parent"])
+    return made.measures | {"run_id": made.run_id, "version": made.version}
 
 
 def _last_line(error: BaseException | None) -> str:
