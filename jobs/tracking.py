@@ -63,6 +63,7 @@ def experiment(job: str) -> str:
     # MLflow asks the network who it is talking to, and says how it makes its tables, unless told not to.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)

@@ -58,6 +58,9 @@ def test_ray_accepts_the_cluster_file() -> None:
     assert workers["gpu_worker"]["max_workers"] <= cluster["max_workers"]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(cluster | {"no_such_key": 1}, schema)
+    for commands, host in (("head", "$(hostname -I | cut -d' ' -f1)"), ("worker", "$RAY_HEAD_IP")):
+        # A job gets the environment that Ray was started in.
+        assert f"MLFLOW_TRACKING_URI=http://{host}:5000 ray start" in cluster[f"{commands}_start_ray_commands"][-1]
 
 
 def test_every_version_is_pinned_and_no_address_is_named() -> None:
