@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,14 +45,28 @@ def test_its_name_tells_teacher_texts_and_tokenizer_apart(taught_by: teacher.Tea
             (TEXTS[:2], taught_by),
             (TEXTS, replace(taught_by, fingerprint="other")),
             (TEXTS, other_words),
+            (TEXTS, replace(taught_by, architecture="other")),
         )
     }
-    assert len(names) == 4
+    assert len(names) == 5
+
+
+def test_equal_weights_in_another_architecture_are_another_teacher(teacher_dir: Path, tmp_path: Path) -> None:
+    """As OpenAI's CLIP with QuickGELU and a copy that was saved without it."""
+    quick = tmp_path / "quick"
+    shutil.copytree(teacher_dir, quick)
+    config = json.loads((quick / "open_clip_config.json").read_text())
+    config["model_cfg"]["quick_gelu"] = True
+    (quick / "open_clip_config.json").write_text(json.dumps(config))
+    one, again, other = (teacher.load(str(folder)) for folder in (teacher_dir, teacher_dir, quick))
+    assert one.architecture == again.architecture != other.architecture
+    assert one.fingerprint == other.fingerprint
+    assert not np.allclose(one.embed_texts(TEXTS), other.embed_texts(TEXTS), atol=1e-6)
 
 
 def test_many_texts_are_embedded_by_a_ray_job(
     taught_by: teacher.Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_started: None
 ) -> None:
     monkeypatch.setattr(text_bank, "TEXTS_PER_BLOCK", 2)
-    bank = text_bank.read(text_bank.stored(TEXTS, taught_by, str(tmp_path / "state")))
+    bank = text_bank.read(text_bank.stored(TEXTS, taught_by, str(tmp_path / "state"), actors=2))
     np.testing.assert_allclose(bank, taught_by.embed_texts(TEXTS), atol=1e-5)

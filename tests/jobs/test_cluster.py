@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from distill.errors import UserError
 from jobs import cluster
@@ -28,6 +29,30 @@ def test_a_cluster_that_is_gone_is_said_at_once(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(UserError, match="no Ray cluster answers there"):
             cluster.connect()
+
+
+@pytest.mark.slow
+def test_a_store_in_a_file_is_refused_where_the_work_is_on_other_nodes() -> None:
+    """A head without CPUs, as cluster.yaml has: whatever trains does so on a node that is still to come."""
+    ask = "from jobs import cluster; cluster.connect(); cluster.require_shared('MLFLOW_TRACKING_URI', {uri!r})"
+    said = {}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for cpus in (0, 1):
+            for uri in ("sqlite:////data/m.db", "http://10.0.0.1:5000"):
+                done = subprocess.run(
+                    [sys.executable, "-c", ask.format(uri=uri)],
+                    env=os.environ | {"RAY_ADDRESS": made.address},
+                    capture_output=True,
+                    text=True,
+                    timeout=240,
+                )
+                said[cpus, uri[:4]] = done.stderr.strip().splitlines()[-1:] if done.returncode else []
+            made.add_node(num_cpus=1)
+    finally:
+        made.shutdown()
+    assert said[0, "http"] == said[1, "http"] == said[1, "sqli"] == []  # another node of the same machine
+    assert "workers on other nodes of the Ray cluster cannot write to this file" in said[0, "sqli"][0]
 
 
 def test_a_cluster_that_was_killed_does_not_hold_up_the_next_job() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import torch
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from distill import student
-from distill.errors import UserError
+from distill import launch, student
+from distill.errors import JobError, UserError
 from jobs import tracking
 from tests.conftest import World
 from tests.jobs.test_distill import curve, last_run, train
+from tests.jobs.test_submit import free_ports, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -98,25 +100,159 @@ def wait_for_steps(run_ids: set[str], steps: int) -> str:
     raise AssertionError(f"no training took {steps} steps")
 
 
-def test_a_killed_worker_is_replaced(
-    undisturbed: tuple[Path, list[float]], world: World, clap: Path, teacher_dir: Path, tmp_path: Path
-) -> None:
-    before = {last_run().info.run_id}
+def own_workers() -> list[psutil.Process]:
+    """Ray Train's workers below this process, and none of another Ray on this machine."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if " ".join(process.cmdline()).startswith("ray::RayTrainWorker"):
+                found.append(process)
+    return found
+
+
+def rows_by_step(folder: Path, world_size: int) -> dict[int, list[list[int]]]:
+    """Of each step the rows that were trained on, sorted, for each time that all its ranks took it.
+
+    A rank's file is of one process; those of one attempt lie between the same two starts.
+    """
+    taken: dict[int, dict[int, list[list[int]]]] = {}  # step → rank → rows of each process
+    for file in folder.glob("rows-*.csv"):
+        rank = int(file.name.split("-")[1])
+        of_step: dict[int, list[int]] = {}
+        for line in file.read_text().splitlines():
+            step, row = map(int, line.split(","))
+            of_step.setdefault(step, []).append(row)
+        for step, rows in of_step.items():
+            taken.setdefault(step, {}).setdefault(rank, []).append(sorted(rows))
+    for step, by_rank in taken.items():
+        for rank, several in by_rank.items():
+            assert all(rows == several[0] for rows in several), (step, rank)  # a repeated step takes the same rows
+        assert sorted(by_rank) == list(range(world_size)), step
+    return {step: [rows for several in by_rank.values() for rows in several[:1]] for step, by_rank in taken.items()}
+
+
+def assert_rows_accounted(folder: Path, world_size: int) -> None:
+    """Every step took the rows that the seed's order has there, each once."""
+    found = rows_by_step(folder, world_size)
+    assert sorted(found) == list(range(1, STEPS + 1))
+    for step, shares in found.items():
+        epoch, within = divmod(step - 1, 4)
+        wanted = np.random.default_rng([3, epoch]).permutation(32)[within * 8 : within * 8 + 8]
+        assert sorted(row for share in shares for row in share) == sorted(wanted.tolist()), step
+
+
+def killing(before: set[str], which: slice, steps: int = 9) -> tuple[threading.Thread, list[int]]:
+    """A thread that kills some of a training's workers behind a step, and the list of those."""
     killed: list[int] = []
 
     def kill() -> None:
-        wait_for_steps(before, 9)
-        for process in psutil.process_iter(["cmdline"]):
-            if " ".join(process.info["cmdline"] or []).startswith("ray::RayTrainWorker"):
-                killed.append(process.pid)
-                process.kill()
+        wait_for_steps(before, steps)
+        for process in own_workers()[which]:
+            killed.append(process.pid)
+            process.kill()
 
-    killer = threading.Thread(target=kill)
+    return threading.Thread(target=kill), killed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_is_replaced(
+    workers: int,
+    undisturbed: tuple[Path, list[float]],
+    world: World,
+    clap: Path,
+    teacher_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The only worker, or one of two ranks."""
+    monkeypatch.setenv(launch.ROWS_TO, str(tmp_path))
+    killer, killed = killing({last_run().info.run_id}, slice(0, 1))
     killer.start()
-    train(world, clap, teacher_dir, tmp_path / "m", **OPTIONS)
+    train(world, clap, teacher_dir, tmp_path / "m", **OPTIONS, workers=str(workers))
+    killer.join()
+    assert len(killed) == 1
+    run_id = last_run().info.run_id
+    if workers == 1:
+        assert_as_undisturbed(run_id, tmp_path / "m", undisturbed)
+    else:
+        assert_steps(run_id, undisturbed[1], 0.5)  # two workers draw other dropout than one
+    assert_rows_accounted(tmp_path, workers)
+
+
+def test_a_worker_that_fails_too_often_is_one_line_and_the_same_command_goes_on(
+    undisturbed: tuple[Path, list[float]], world: World, clap: Path, teacher_dir: Path, tmp_path: Path
+) -> None:
+    killer, killed = killing({last_run().info.run_id}, slice(None), steps=25)
+    killer.start()
+    with pytest.raises(JobError) as error:
+        train(world, clap, teacher_dir, tmp_path / "m", **OPTIONS, max_failures=0)
     killer.join()
     assert killed
+    assert "worker 0 failed once more than --max-failures allows: " in str(error.value)
+    assert "\n" not in str(error.value)
+    kept = [path.name for path in (tmp_path / "m" / ".train" / "run").glob("checkpoint_*") if path.is_dir()]
+    assert 1 <= len(kept) <= launch.KEPT_CHECKPOINTS + 2, kept  # six were made; one comes and one goes
+    train(world, clap, teacher_dir, tmp_path / "m", **OPTIONS)
     assert_as_undisturbed(last_run().info.run_id, tmp_path / "m", undisturbed)
+
+
+@contextlib.contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[None]:
+    """A server with its files in a folder."""
+    words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    words += ["--backend-store-uri", f"sqlite:///{folder / 'm.db'}", "--artifacts-destination", str(folder / "files")]
+    command = [Path(sys.executable).parent / "mlflow", "server", *words]
+    with open(folder / "server.log", "a") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health")
+        yield
+    finally:
+        kill_all_of(server)
+
+
+def test_a_training_goes_on_while_mlflow_is_away(
+    undisturbed: tuple[Path, list[float]],
+    world: World,
+    clap: Path,
+    teacher_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (port,) = free_ports(1)
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    monkeypatch.setenv(launch.ROWS_TO, str(rows))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+
+    def steps_taken() -> int:
+        lines = [line for file in rows.glob("*.csv") for line in file.read_text().splitlines()]
+        return max((int(line.split(",")[0]) for line in lines), default=0)
+
+    def wait_until(steps: int) -> None:
+        end = time.monotonic() + 240
+        while steps_taken() < steps:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+
+    with contextlib.ExitStack() as second:
+        first = contextlib.ExitStack()
+        first.enter_context(mlflow_server(tmp_path, port))
+
+        def go_and_come_back() -> None:
+            wait_until(9)
+            first.close()
+            wait_until(min(STEPS, steps_taken() + 20))  # without it
+            second.enter_context(mlflow_server(tmp_path, port))
+
+        with first:
+            away = threading.Thread(target=go_and_come_back)
+            away.start()
+            train(world, clap, teacher_dir, tmp_path / "m", **OPTIONS)
+            away.join()
+        losses = by_step(last_run().info.run_id, "loss")
+        assert [losses[step] for step in range(1, STEPS + 1)] == [[pytest.approx(x, rel=1e-3)] for x in undisturbed[1]]
+        assert last_run().info.status == "FINISHED"
 
 
 def kill_all_of(driver: subprocess.Popen) -> None:

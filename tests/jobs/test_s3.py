@@ -153,7 +153,7 @@ def test_the_same_command_again_does_nothing(printed: str, on_s3: str) -> None:
 
 def test_a_student_is_trained(printed: str, on_s3: str, clap: Path) -> None:
     assert f"model: {on_s3}/trained" in printed
-    names = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
+    names = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training.json"}
     assert top_names(f"{on_s3}/trained") == names  # checkpoints are gone
     made, base = student.load(f"{on_s3}/trained"), student.load_base(str(clap))[0]
     before = htsat.from_clap(base.audio_model.state_dict(), made.tower.config)

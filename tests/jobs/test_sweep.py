@@ -37,9 +37,12 @@ def test_a_sweep_is_one_table_of_runs(
 ) -> None:
     """A trial that fails and one that trains behind it; relative paths, as people type them."""
     monkeypatch.chdir(tmp_path)
-    tries = (f"student=/no/such/student,{clap}", "seed=1")
-    best, failed = sweep.main(options(world, clap, teacher_dir, Path("swept"), set=tries, epochs=1))
+    tries = (f"student=/no/such/student,{clap}", "epochs=2,0")
+    swept = sweep.main(options(world, clap, teacher_dir, Path("swept"), set=tries, concurrent=1, seed=1))
+    best, worse, failed, _ = swept
     assert not best["error"]
+    assert not worse["error"]
+    assert best["val_text_mAP"] >= worse["val_text_mAP"]
     assert failed["error"] == "--student /no/such/student: no such folder"
     assert "val_text_mAP" not in failed
     student.load(str(tmp_path / "swept" / best["out"]))
@@ -50,7 +53,10 @@ def test_a_sweep_is_one_table_of_runs(
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1
-    assert parents[0].data.metrics["failed"] == 1
+    assert parents[0].data.metrics["failed"] == 2
+    # Each trial registered a version; not the last but the best is the candidate.
+    registered = client.get_registered_model("songsight-sweep")
+    assert client.get_model_version("songsight-sweep", registered.aliases["candidate"]).run_id == best["run_id"]
     child = client.get_run(best["run_id"])
     assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
     assert child.info.status == "FINISHED"
@@ -70,6 +76,27 @@ def test_every_combination_is_tried(world: World, clap: Path, teacher_dir: Path,
     assert tried[-1] == ("taxon:1", 3e-4, False)
     assert len({trial.options.out for trial in planned}) == 8
     assert all(trial.options.batch_size == 8 for trial in planned)
+
+
+def test_every_path_means_the_same_in_a_trials_own_folder(
+    world: World, clap: Path, teacher_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.folder)
+    (one, other) = sweep.trials(options(world, clap, teacher_dir, Path("swept"), set=("noise=archive,s3://b/noise",)))
+    assert one.options.noise == str(world.archive)
+    assert other.options.noise == "s3://b/noise"
+    assert one.options.out == str(world.folder / "swept" / "trial-000")
+
+
+def test_the_room_is_that_of_the_largest_trial(
+    world: World, clap: Path, teacher_dir: Path, tmp_path: Path, ray_started: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
+    few = sweep.trials(options(world, clap, teacher_dir, tmp_path, set=("gpus_per_worker=1",)))
+    more = sweep.trials(options(world, clap, teacher_dir, tmp_path, set=("workers=1|4",), gpus_per_worker=1.0))
+    assert (sweep._room(few), sweep._room(more)) == (8, 2)
 
 
 def test_samples_are_drawn_by_the_seed(world: World, clap: Path, teacher_dir: Path, tmp_path: Path) -> None:
