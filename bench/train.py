@@ -204,7 +204,7 @@ def _learner(recipe: trainer.Recipe, device: str) -> tuple[Learner, Stepper, tor
     trainer.to_training_mode(learner.student, False)
     bf16 = recipe.precision == "bf16"
     stepper = Stepper(learner, learner, recipe.objective, 0.0, 0.0, 1, torch.empty(0, device=device), bf16)
-    optimizer = torch.optim.AdamW(trainer.parameter_groups(learner, recipe), betas=(0.9, 0.98), eps=1e-8)
+    optimizer = torch.optim.AdamW(trainer.parameter_groups(learner, recipe), betas=(0.9, 0.98), eps=1e-8, fused=True)
     return learner, stepper, optimizer
 
 

@@ -234,7 +234,7 @@ def train_worker(config: dict[str, Any]) -> Outcome:
         recipe.precision == "bf16",
     )
     before = {name: weight.clone() for name, weight in model.tower.state_dict().items()} if recipe.wise_ft else {}
-    optimizer = torch.optim.AdamW(parameter_groups(learner, recipe), betas=(0.9, 0.98), eps=1e-8)
+    optimizer = torch.optim.AdamW(parameter_groups(learner, recipe), betas=(0.9, 0.98), eps=1e-8, fused=True)
     peaks = [group["lr"] for group in optimizer.param_groups]
     order = recipe.order
     held_out: HeldOut | None = ray.get(config["held_out"]) if config["held_out"] is not None else None
