@@ -8,6 +8,8 @@ from math import erf, sqrt
 
 import numpy as np
 
+from distill.errors import UserError
+
 VISUAL_TRAITS = 16
 SONG_TRAITS = 14
 
@@ -85,14 +87,14 @@ def make_species(count: int = 60, seed: int = 0) -> list[Species]:
         seed: the same seed gives the same species.
 
     Raises:
-        ValueError: more species than there are names for.
+        UserError: more species than there are names for.
     """
     genera = -(-count // _PER_GENUS)
     name_rng, looks_rng, song_rng = (np.random.default_rng([seed, part]) for part in range(3))
     stems = _shuffled(name_rng, [head + tail for head, tail in product(_STEM_HEADS, _STEM_TAILS)])
     nouns = _shuffled(name_rng, [head + tail for head, tail in product(_NOUN_HEADS, _NOUN_TAILS)])
     if genera > min(len(stems), len(nouns)):
-        raise ValueError(f"there are names for {_PER_GENUS * min(len(stems), len(nouns))} species, not {count}")
+        raise UserError(f"there are names for {_PER_GENUS * min(len(stems), len(nouns))} species, not {count}")
     endings = name_rng.integers(len(_GENUS_ENDINGS), size=genera)
     looks = _inherited(looks_rng, count, VISUAL_TRAITS)
     songs = _inherited(song_rng, count, SONG_TRAITS)

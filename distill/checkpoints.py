@@ -117,8 +117,8 @@ def _cached_copy(url: str, option: str) -> str:
     fs, path = storage.filesystem(url)
     try:
         listing = fs.find(path, detail=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{option} {url}: {error}") from None
+    except Exception as error:  # botocore's errors are no OSErrors
+        raise UserError(f"{option} {storage.unreachable(url, error)}") from None
     if not listing:
         raise UserError(f"{option} {url}: nothing is there")
     state = [(name, info.get("size"), str(info.get("ETag") or info.get("mtime"))) for name, info in listing.items()]

@@ -28,7 +28,7 @@ def taxonomic(row: Mapping[str, Any]) -> str:
     known = {rank: row.get(rank) for rank in RANKS}
     genus, _, epithet = row["scientific_name"].partition(" ")
     known["genus"] = known["genus"] or genus
-    known["species"] = known["species"] or epithet
+    known["species"] = (known["species"] or epithet).removeprefix(f"{known['genus']} ")  # some tables repeat the genus
     return " ".join(name for rank in RANKS if (name := known[rank]))
 
 
@@ -42,7 +42,7 @@ def text(row: Mapping[str, Any], text_type: str) -> str:
     Raises:
         ValueError: an unknown text type.
     """
-    common = row.get("common_name")
+    common = (row.get("common_name") or "").strip()
     match text_type:
         case "sci":
             return scientific(row)

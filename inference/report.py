@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import soundfile
 
@@ -72,17 +73,35 @@ def best_hits(hits: pa.Table, per_species: int, most_species: int) -> list[tuple
     Returns:
         (scientific name, its hits by falling score, how many it has in all), by falling best score.
     """
-    order = [("score", "descending"), ("recording", "ascending"), ("start_s", "ascending")]
-    by_species: dict[str, list[dict[str, Any]]] = {}
-    for hit in hits.sort_by(order).to_pylist():
-        by_species.setdefault(hit["scientific_name"], []).append(hit)
+    order = pc.sort_indices(
+        hits, [("score", "descending"), ("recording", "ascending"), ("start_s", "ascending")]
+    ).to_numpy()
+    name_N, names = _numbered(hits["scientific_name"].take(order))  # numbered by falling best score
+    recording_N, _ = _numbered(hits["recording"].take(order))
+    counts = np.bincount(name_N, minlength=len(names))
+    by_name = np.argsort(name_N, kind="stable")
     shown = []
-    for name, rows in list(by_species.items())[:most_species]:
-        firsts = {row["recording"]: row for row in reversed(rows)}
-        chosen = sorted(firsts.values(), key=lambda row: -row["score"])[:per_species]
-        chosen += [row for row in rows if row not in chosen][: per_species - len(chosen)]
-        shown.append((name, sorted(chosen, key=lambda row: -row["score"]), len(rows)))
+    for name, rows in zip(names[:most_species], np.split(by_name, np.cumsum(counts)[:-1]), strict=False):
+        firsts = np.sort(np.unique(recording_N[rows], return_index=True)[1])[:per_species]
+        others = np.setdiff1d(np.arange(min(len(rows), 2 * per_species)), firsts)[: per_species - len(firsts)]
+        chosen = rows[np.sort(np.concatenate([firsts, others]))]
+        shown.append((name, hits.take(order[chosen]).to_pylist(), len(rows)))
     return shown
+
+
+def _numbered(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Each value's number, int [rows], and the values, in the order in which they first come."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+
+
+def _by_hour(hits: pa.Table) -> dict[str, np.ndarray]:
+    """How many of a species' windows begin in each hour of the day, in UTC: int [24] by scientific name."""
+    known = hits.select(["scientific_name", "start_utc"]).drop_null()
+    name_N, names = _numbered(known["scientific_name"])
+    hour_N = pc.hour(known["start_utc"]).to_numpy()
+    counts = np.bincount(name_N * 24 + hour_N, minlength=24 * len(names)).reshape(-1, 24)
+    return dict(zip(names, counts, strict=True))
 
 
 def spectrogram_webp(samples: np.ndarray, rate_hz: int) -> bytes:
@@ -156,16 +175,9 @@ def page(
             [hit for _, hits, _ in shown for hit in hits],
         )
     species = []
+    hours = _by_hour(annotated.hits)
     for name, hits, count in shown:
         cards = [next(drawn) for _ in hits]
-        hours = Counter(
-            moment.hour
-            for hit_name, moment in zip(
-                annotated.hits["scientific_name"].to_pylist(), annotated.hits["start_utc"].to_pylist(), strict=True
-            )
-            if hit_name == name and moment is not None
-        )
-        largest = max(hours.values(), default=1)
         species.append(
             {
                 "scientific_name": name,
@@ -173,7 +185,7 @@ def page(
                 "count": count,
                 "best": hits[0]["score"],
                 "cards": cards,
-                "hours": [hours[hour] / largest for hour in range(24)] if hours else [],
+                "hours": (hours[name] / hours[name].max()).tolist() if name in hours else [],
             }
         )
     reasons = Counter(annotated.quarantine["reason"].to_pylist())
@@ -184,7 +196,8 @@ def page(
         title=title,
         record=annotated.record,
         species=species,
-        all_species=len(set(annotated.hits["scientific_name"].to_pylist())),
+        all_species=pc.count_distinct(annotated.hits["scientific_name"]).as_py(),
+        zero_shot="zero-shot" in pc.unique(annotated.hits["method"]).to_pylist(),
         reasons=sorted(reasons.items()),
         quarantine=annotated.quarantine.to_pylist()[:200],
         evaluation=evaluation,

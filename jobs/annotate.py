@@ -182,6 +182,9 @@ def main(options: Options) -> None:
     window_s = options.window_s or clip_s
     if window_s > clip_s:
         raise UserError(f"--window-s {window_s:g} is longer than the {clip_s:g} s that {options.model} hears at once")
+    least_s = model.mel.fft_size / model.mel.sample_rate_hz
+    if window_s < least_s:
+        raise UserError(f"--window-s should be at least {least_s:.3g}, one frame of {options.model} (got {window_s:g})")
     windows = spans.Windows(window_s, options.hop_s or window_s)
     fingerprints = {"model": encoders.fingerprint(model), "gallery": shown.fingerprint()}
     if names:

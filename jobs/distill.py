@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distill.audio_errors import one_line
 from distill.errors import JobError, UserError
 from jobs import options as opts
-from jobs import promotion, splits
+from jobs import promotion
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from distill.teacher import Teacher
     from distill.trainer import HeldOut, Outcome, Recipe
     from inference.gallery import Gallery
+    from jobs import splits
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def train(options: Options, parent: str | None = None) -> Made:
     from distill import dataset, htsat, launch, mel, noise, registry, storage, student, tables, teacher, text_bank
     from distill import trainer as trainers
     from inference import gallery as galleries
-    from jobs import cluster, progress, resume, tracking
+    from jobs import cluster, progress, resume, splits, tracking
 
     registry.require_answer()
     weights = text_bank.parse_weights(options.text_types)
@@ -309,7 +310,7 @@ def _say_bad(outcome: Outcome, table: pa.Table, parts: splits.Splits, options: O
     Raises:
         UserError: they are too many.
     """
-    from jobs import tracking
+    from jobs import splits, tracking
 
     train = {int(parts.train_rows[row]): reason for row, reason in outcome.bad.items()}
     val = {int(parts.val_rows[row]): reason for row, reason in outcome.bad_held_out.items()}
@@ -451,6 +452,8 @@ def split(table: pa.Table, options: Options) -> splits.Splits:
     """
     import numpy as np
 
+    from jobs import splits
+
     parts = splits.split(table, options.recordings)
     if options.batch_size > len(parts.train):
         raise UserError(
@@ -472,8 +475,8 @@ def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment, b
         student=checkpoints.portable(options.student, "--student"),
         head=options.head,
         provenance={
-            "base_model": base_model,
-            "teacher": options.teacher,
+            "base_model": checkpoints.portable(base_model, "--student"),
+            "teacher": checkpoints.portable(options.teacher, "--teacher"),
             "teacher_fingerprint": taught_by.fingerprint,
             "text_types": options.text_types,
         },

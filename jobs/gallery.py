@@ -38,7 +38,7 @@ def main(options: Options) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from distill import storage, tables, teacher
+    from distill import checkpoints, storage, tables, teacher
     from inference import gallery
     from jobs import cluster, progress, tracking
 
@@ -84,7 +84,7 @@ def main(options: Options) -> None:
         text_rows = text_rows.filter(pa.array([name in known for name in text_rows["scientific_name"].to_pylist()]))
         name_vectors = taught_by.embed_texts(text_rows["text"].to_pylist())
         info = {
-            "teacher": options.teacher,
+            "teacher": checkpoints.portable(options.teacher, "--teacher"),
             "teacher_fingerprint": taught_by.fingerprint,
             "width": taught_by.width,
             "image_resize": taught_by.image_resize,

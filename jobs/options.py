@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from distill.errors import UserError
 
 OptionsT = TypeVar("OptionsT")
 
+_OPTIONAL = re.compile(r"no type matching \{None\}\|(\w+) could be instantiated from \[(.*?)\]")
+_KINDS = {"FLOAT": "a number", "INT": "a whole number", "STR": "a text"}
 _BOX = re.compile(r"[╭╮╰╯│─]+|^\s*-{3,}\s*$")  # where the terminal's encoding has no box, rules of dashes
 
 
@@ -169,8 +172,11 @@ def _check_names(words: Sequence[str], fields: dict[str, dataclasses.Field]) -> 
 
 
 def _nearest(name: str, known: dict[str, str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f" (options: {', '.join(known)})"
+    bare = {each.removeprefix("--"): each for each in known}  # the dashes would make all alike
+    wanted = name.removeprefix("--")
+    begun = [each for each in bare if each.startswith(wanted)]
+    near = begun if len(begun) == 1 else difflib.get_close_matches(wanted, bare, n=1)
+    return f"; did you mean {bare[near[0]]}?" if near else f" (options: {', '.join(known)})"
 
 
 def _check_required(words: Sequence[str], fields: dict[str, dataclasses.Field]) -> None:
@@ -196,18 +202,19 @@ def _one_line(box: str) -> str:
         if line:
             text.append(line)
     message = " ".join(text) or " ".join(box.split())
+    message = _OPTIONAL.sub(lambda found: f"should be {_KINDS.get(found[1], found[1])} (got {found[2]})", message)
     return message.removeprefix("Error parsing ").rstrip(".")
 
 
 def require_positive(**values: float | None) -> None:
-    """Checks that the named options are above zero; None passes.
+    """Checks that the named options are above zero and finite; None passes.
 
     Raises:
         UserError: naming the option and its value.
     """
     for name, value in values.items():
-        if value is not None and not value > 0:
-            raise UserError(f"{flag(name)} should be greater than 0 (got {value:g})")
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{flag(name)} should be a number greater than 0 (got {value:g})")
 
 
 def require_at_least(least: float, **values: float | None) -> None:

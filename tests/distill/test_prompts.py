@@ -52,3 +52,8 @@ def test_captions_fall_back_to_the_name() -> None:
 def test_an_unknown_type_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown text type 'latin'"):
         prompts.text(BLACKBIRD, "latin")
+
+
+def test_what_tables_of_others_write_otherwise() -> None:
+    repeated = BLACKBIRD | {"species": "Turdus merula", "common_name": " "}
+    assert [prompts.text(repeated, kind) for kind in ("taxon", "taxon_com", "com")] == [TAXON, TAXON, "Turdus merula"]

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,3 +52,28 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not empty and not of an earlier demo"):
         demo.main(demo.Options(out=str(tmp_path), cache=str(tmp_path / "cache")))
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.slow
+def test_a_small_world_from_songs_to_the_page(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.demo", "--species", "12", "--epochs", "2"]
+    command += ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    ran = subprocess.run(command, capture_output=True, text=True, env=env, timeout=500, cwd=Path(__file__).parents[2])
+    assert ran.returncode == 0, ran.stderr
+    out = tmp_path / "out"
+    for name in ("teacher", "base", "model", "gallery", "archive", "annotated"):
+        assert (out / name).is_dir()
+    assert (out / "recordings.parquet").stat().st_size
+    assert (out / "images.parquet").stat().st_size
+    summary = json.loads((out / "summary.json").read_text())
+    wanted = {"random_projection", "text_mapping", "zero_shot_chain", "frozen_head", "distilled", "ceiling"}
+    assert wanted <= summary["audio_to_image_mAP"].keys()
+    assert 0 < summary["knn_before"] <= 1
+    assert 0 < summary["knn_after"] <= 1
+    assert "http" not in re.sub(r"https?://www\.w3\.org\S*", "", (out / "report.html").read_text())
+    assert re.search(r"19 files in = 16 annotated \+ 3 quarantined", ran.stdout)
+
+    refused = subprocess.run([*command[:3], "--species", "9999", "--out", str(tmp_path / "no")], capture_output=True)
+    assert refused.returncode == 2
+    assert b"there are names for" in refused.stderr
