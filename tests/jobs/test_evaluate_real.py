@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from distill import student, tables, teacher
@@ -74,11 +77,24 @@ def test_random_models_of_full_size_are_at_chance(shared: Path, tmp_path: Path, 
     harmonic = sum(1 / k for k in range(1, size + 1))
     expected = [(p - 1) / (size - 1) + (size - p) / (size - 1) * harmonic / size for p in many.values()]
     assert result["chance_mAP"] == pytest.approx(sum(expected) / len(expected))
+    shown = [name for name, count in many.items() for _ in range(count)]
+    tested = sorted({row["scientific_name"] for row in pq.read_table(tmp_path / "recordings.parquet").to_pylist()})
+    allowed = chance(tested, tested, shown, shown)
     for row in result["table"]:
-        assert row["mAP"] == pytest.approx(result["chance_mAP"], abs=four_errors(row)), row["method"]
+        for measure, (low, high) in allowed.items():
+            assert low <= row[measure] <= high, (row["method"], measure, row[measure], low, high)
+    species = {"sound": tested, "picture": shown, "text": sorted(many)}
     for row in result["directions"]:
-        where = (row["query"], row["gallery"], row["rank"])
-        assert row["mAP"] == pytest.approx(row["chance_mAP"], abs=four_errors(row)), where
+        label = str.split if row["rank"] == "genus" else str.splitlines
+        asks, holds = ([label(name)[0] for name in species[row[side]]] for side in ("query", "gallery"))
+        for measure, (low, high) in chance(asks, species[row["query"]], holds, species[row["gallery"]]).items():
+            where = (row["query"], row["gallery"], row["rank"], measure)
+            assert low <= row[measure] <= high, (where, row[measure], low, high)
+    # One of 44 names is right. Four standard errors of so many guesses, and one guess more: few are no bell curve.
+    for row in result["encoder"] + result["naming"]:
+        for k in (1, 5):
+            error = 4 * math.sqrt(k / 44 * (1 - k / 44) / 44) + 1 / 44
+            assert row[f"zero_shot_top{k}"] == pytest.approx(k / 44, abs=error), row
     page = tmp_path / "evaluation" / "evaluation.html"
     assert page.stat().st_size > 100_000
     assert [row["method"] for row in json.loads((tmp_path / "evaluation" / "table.json").read_text())] == list(
@@ -86,6 +102,44 @@ def test_random_models_of_full_size_are_at_chance(shared: Path, tmp_path: Path, 
     )
 
 
-def four_errors(row: dict) -> float:
-    """Four standard errors, taken from the 95 % interval over species, which spans 3.92 of them."""
-    return 4 * (row["mAP_species_high"] - row["mAP_species_low"]) / 3.92
+def chance(
+    asks: list[str], species: list[str], holds: list[str], blocks: list[str], worlds: int = 1000
+) -> dict[str, tuple[float, float]]:
+    """What each measure comes to by chance, and how far it strays: (low, high) of four standard deviations.
+
+    Rankings are drawn at random in the four ways that models who know nothing can rank: each query its own way or all
+    of them alike (vectors of a narrow cone), and the pictures of a species anywhere or side by side (they are of one
+    bird). The widest of the four counts.
+
+    Args:
+        asks, species: of each query, what it asks for and of which species it is.
+        holds, blocks: the same of each item.
+        worlds: how many evaluations are drawn.
+    """
+    rng = np.random.default_rng(0)
+    asked, held = np.array(asks), np.array(holds)
+    block = np.unique(blocks, return_inverse=True)[1]
+    group = np.unique(species, return_inverse=True)[1]
+    answers = (held[None, :] == asked[:, None]).sum(axis=1)
+    lows, highs = [], []
+    for together in (False, True):
+        for alike in (False, True):
+            found = []
+            for _ in range(worlds):
+                rows = 1 if alike else len(asked)
+                keys = rng.random((rows, len(held)))
+                if together:
+                    keys = rng.random((rows, block.max() + 1))[:, block] + 1e-9 * keys
+                right = held[np.argsort(keys, axis=1)] == asked[:, None]
+                places = np.arange(1, len(held) + 1)
+                precision = (np.cumsum(right, axis=1) / places * right).sum(axis=1)[answers > 0] / answers[answers > 0]
+                first = 1 + right.argmax(axis=1)[answers > 0]
+                own = group[answers > 0]
+                by_species = np.bincount(own, precision)[np.unique(own)] / np.bincount(own)[np.unique(own)]
+                within = [np.mean(first <= k) for k in (1, 5, 10)]
+                found.append([precision.mean(), by_species.mean(), *within, np.median(first)])
+            middle, error = np.mean(found, axis=0), np.std(found, axis=0)
+            lows.append(middle - 4 * error - 1e-9)
+            highs.append(middle + 4 * error + 1e-9)
+    names = ("mAP", "macro_mAP", "recall_at_1", "recall_at_5", "recall_at_10", "median_rank")
+    return dict(zip(names, zip(np.min(lows, axis=0), np.max(highs, axis=0), strict=True), strict=True))
