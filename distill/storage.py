@@ -108,6 +108,18 @@ def require_writable(url: str, option: str) -> None:
         raise UserError(f"{option} {url}: cannot be written: {' '.join(str(said).split())}") from None
 
 
+def require_writable_file(url: str, option: str) -> None:
+    """The same for one file, which may be there already.
+
+    Raises:
+        UserError: it is a folder, or nothing can be written beside it.
+    """
+    fs, path = filesystem(url)
+    if not is_remote(url) and fs.isdir(path):
+        raise UserError(f"{option} {url}: is a folder; give a file")
+    require_writable(parent(url), option)
+
+
 def unreachable(url: str, error: Exception) -> str:
     """One line on a store that did not answer, and what decides who asks and where."""
     said = " ".join(str(error).split()) or type(error).__name__

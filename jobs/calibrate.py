@@ -60,6 +60,7 @@ def main(options: Options) -> dict[str, Any]:
             f"--labels: none of the {named} recordings of {options.labels} is one of {options.annotated}, such as "
             f"{recordings[0]}"
         )
+    storage.require_writable_file(options.out, "--out")
     columns = ["recording", "start_s", "end_s", "scientific_name", "common_name", "score"]
     hits = _table(options.annotated, "hits", columns, list(within))
     if not len(hits):

@@ -198,6 +198,7 @@ def train(options: Options, parent: str | None = None) -> Made:
     del start
     state_url = storage.absolute(storage.join(options.out, ".train"))
     given = opts.as_dict(options)
+    storage.require_writable(options.out, "--out")
     stopped = resume.unfinished(state_url, given, fingerprints)
     if done := resume.finished(options.out, given, fingerprints, bool(stopped)):
         storage.remove(state_url)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill.errors import UserError
 from jobs import options as opts
-from jobs import writable
 
 if TYPE_CHECKING:
     pass
@@ -94,20 +93,29 @@ def main(options: Options) -> dict[str, Any]:
         from jobs import comparing
 
         _refuse_others(options, ("compare", "out", "resamples", "seed"), "--compare")
-        writable.check(options.out, "--out")
+        _require_writable(options)
         return comparing.run(options)
     if options.benchmark or options.annotations:
         from jobs import benchmarks
 
-        writable.check(options.out, "--out")
+        _require_writable(options)
         return benchmarks.run(options)
     missing = [opts.flag(name) for name in ("model", "gallery", "recordings") if not getattr(options, name)]
     if missing:
         raise UserError(f"missing {', '.join(missing)}; or give --benchmark and --data")
     _refuse(options, _OF_BENCHMARKS, "--recordings: it is for --benchmark or --annotations")
-    writable.check(options.out, "--out")
-    writable.check_file(options.save_scores, "--save-scores")
+    _require_writable(options)
     return _evaluate(options)
+
+
+def _require_writable(options: Options) -> None:
+    """Found out before hours are spent on what is to be written."""
+    from distill import storage
+
+    if options.out:
+        storage.require_writable(options.out, "--out")
+    if options.save_scores:
+        storage.require_writable_file(options.save_scores, "--save-scores")
 
 
 _OF_BENCHMARKS = ("data", "parts", "species_column", "window_s", "hop_s")

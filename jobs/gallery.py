@@ -54,6 +54,7 @@ def main(options: Options) -> None:
         column = images.schema.get_field_index("image_id")
         ids = pc.coalesce(images["image_id"], images["path"])
         images = images.set_column(column, "image_id", ids)
+    storage.require_writable(options.out, "--out")
     taught_by = teacher.load(options.teacher, options.image_resize)
     text_rows = gallery.species_of(images)
 

@@ -61,10 +61,11 @@ def main(options: Options) -> None:
     """
     import pyarrow as pa
 
-    from distill import tables
+    from distill import storage, tables
     from distill.sources import SOURCES, assemble, files, taxonomy
     from jobs.options import note, require_positive
 
+    storage.require_writable_file(options.out, "--out")
     source = SOURCES[options.source]
     kind = options.table or source.tables[0]
     _check(options, source.asks, source.tables)

@@ -46,6 +46,7 @@ def main(options: Options) -> None:
         if not storage.exists(options.evaluation):
             raise UserError(f"--evaluation: no such file: {options.evaluation}")
         evaluation = _evaluation(options.evaluation)
+    storage.require_writable_file(options.out, "--out")
     text = report.page(annotated, shown, options.title, options.per_species, options.most_species, evaluation)
     storage.write_bytes(options.out, text.encode())
     print(f"page: {options.out} ({len(text) / 1e6:.1f} MB)")

@@ -82,6 +82,7 @@ def main(options: Options) -> list[dict[str, Any]]:
     from distill import storage
     from jobs import cluster, tracking
 
+    storage.require_writable(options.out, "--out")
     cluster.connect()
     cluster.require_shared("MLFLOW_TRACKING_URI", tracking.store())
     with tracking.run("sweep", opts.as_dict(options)) as run:

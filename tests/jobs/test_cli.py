@@ -10,6 +10,7 @@ import pytest
 
 from distill.errors import UserError
 from jobs import cli, options
+from tests.conftest import World
 
 HEAVY = {"torch", "ray", "transformers", "mlflow", "pyarrow", "open_clip", "matplotlib", "pandas"}
 
@@ -172,3 +173,28 @@ def test_ranges(text: str | None, expected: tuple[int, int] | None) -> None:
 def test_bad_ranges(text: str) -> None:
     with pytest.raises(UserError, match="--actors should be a number"):
         options.parse_range(text, "--actors")
+
+
+@pytest.mark.parametrize(
+    ("job", "options"),
+    [
+        ("manifest", ["--source", "folder", "--root", "{there}", "--out", "{there}"]),
+        ("gallery", ["--images", "{world}/images.parquet", "--teacher", "{teacher}", "--out", "{file}"]),
+        ("distill", ["--recordings", "{world}/recordings.parquet", "--teacher", "{teacher}", "--student", "{clap}"]),
+        ("sweep", ["--recordings", "{world}/recordings.parquet", "--teacher", "{teacher}", "--preset", "text-types"]),
+        ("evaluate", ["--compare", "{there}", "{there}", "--out", "{file}"]),
+    ],
+)
+def test_results_that_cannot_be_written_are_said_at_once(
+    job: str, options: list[str], world: World, teacher_dir: Path, clap: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("somebody's")
+    places = {"there": tmp_path, "file": tmp_path / "file", "world": world.folder, "teacher": teacher_dir, "clap": clap}
+    words = [word.format_map({name: str(place) for name, place in places.items()}) for word in options]
+    words += [] if job not in ("distill", "sweep") else ["--batch-size", "8"]
+    words += [] if "--out" in words else ["--out", str(tmp_path / "file")]
+    run = subprocess.run([sys.executable, "-m", "jobs.cli", job, *words], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.splitlines()[-1].startswith(f"songsight {job}: error: --out ")
+    assert "give a f" in run.stderr
+    assert (tmp_path / "file").read_text() == "somebody's"

@@ -260,9 +260,9 @@ def test_recordings_without_photographs_ask_all_that_can_be_answered(
         (("--taxonomy", "nowhere.csv"), "nowhere.csv"),
         (("--taxonomy", "OTHER"), "has none of the species of the recordings and the gallery"),
         (("--checks", "renamed", "--synonyms", "OTHER"), "--synonyms: "),
-        (("--out", "FILE/x"), "--out: cannot write to "),
-        (("--save-scores", "FILE/x.npz"), "--save-scores: cannot write to "),
-        (("--save-scores", "FOLDER"), "is a folder: give a file"),
+        (("--out", "FILE/x"), "is a file; give a folder"),
+        (("--save-scores", "FILE/x.npz"), "is a file; give a folder"),
+        (("--save-scores", "FOLDER"), "is a folder; give a file"),
     ],
 )
 def test_what_would_be_ignored_or_fail_late_is_refused_at_once(
