@@ -3,6 +3,7 @@ import pytest
 
 from demoworld.species import SONG_TRAITS, VISUAL_TRAITS, Species, make_species
 from distill import prompts
+from distill.errors import UserError
 
 SEEDS = range(6)
 
@@ -43,7 +44,7 @@ def test_sixty_species_are_five_orders_of_two_families_of_two_genera_of_three():
 
 
 def test_more_species_than_names_is_refused():
-    with pytest.raises(ValueError, match="names for"):
+    with pytest.raises(UserError, match="names for"):
         make_species(10_000)
 
 
