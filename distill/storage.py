@@ -8,6 +8,7 @@ A URL is a local path (`data/x.wav`, `file:///data/x.wav`) or anything that fssp
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import posixpath
 import re
@@ -26,6 +27,8 @@ from distill.errors import UserError
 WINDOW_BLOCK_BYTES = 1 << 20
 HEADER_BLOCK_BYTES = 1 << 16
 _REMOVING_THREADS = 16
+PUBLIC_BUCKETS = ("inaturalist-open-data",)
+"""Anybody may read these: they are asked without a signature where nothing says who asks."""
 
 _S3 = ("s3://", "s3a://")
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -39,12 +42,25 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     options: dict[str, Any] = {}
     if url.startswith(_S3):
+        if url.partition("://")[2].partition("/")[0] in PUBLIC_BUCKETS and not _has_aws_credentials():
+            options["anon"] = True
         options["max_concurrency"] = 1  # s3fs does not try again where one of several parts of a file is cut short
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
         raise UserError(f"{url}: {error}") from None
     return fs, path
+
+
+@functools.cache
+def _has_aws_credentials() -> bool:
+    """Whether the environment, a profile or the machine itself says who asks."""
+    import botocore.session
+
+    try:
+        return botocore.session.get_session().get_credentials() is not None
+    except Exception:  # a profile that is not there, or half written: s3fs says so in its own words
+        return True
 
 
 def is_remote(url: str) -> bool:

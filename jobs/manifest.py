@@ -73,7 +73,7 @@ def main(options: Options) -> None:
     shares = _shares(_items(options.split))
     species = _species(options.species_list) if options.species_list else []
     taxa = taxonomy.read(options.taxonomy) if options.taxonomy else None
-    folder = files.Folder(options.root, source.public)
+    folder = files.Folder(options.root)
 
     given = {
         "table": kind,

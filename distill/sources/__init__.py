@@ -42,8 +42,6 @@ class Source:
     """What the user should know of how the rows were read: a line each."""
     lists_files: bool = True
     """Whether the data set's files lie where they can be listed."""
-    public: bool = False
-    """Whether anybody may read the data set where it was published."""
 
 
 BOTH = ("recordings", "images")
@@ -60,8 +58,6 @@ SOURCES = {
         inat_photos.read,
         ("images",),
         ("species_list", "licenses", "quality_grade", "per_species"),
-        notes=inat_photos.notes,
         lists_files=False,
-        public=True,
     ),
 }

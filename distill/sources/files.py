@@ -49,23 +49,19 @@ class Folder:
 
     Args:
         root: a folder, or a table in it (then only that table is read), on any filesystem.
-        public: whether anybody may read it: S3 is then asked without a signature where nothing says who asks.
 
     Raises:
         UserError: nothing is there, or the storage refuses.
     """
 
-    def __init__(self, root: str, public: bool = False) -> None:
+    def __init__(self, root: str) -> None:
         fs, path = storage.filesystem(root)
-        if public and root.startswith(("s3://", "s3a://")) and not has_aws_credentials():
-            fs = type(fs)(**(fs.storage_options | {"anon": True}))
         self.fs = fs
         try:
             there, is_file = fs.exists(path), fs.isfile(path)
         except Exception as error:
             # Each scheme has its own errors for wrong credentials, endpoints and names: all of them are the user's.
-            way_out = "; it is public, and FSSPEC_S3_ANON=true asks without credentials" if public else ""
-            raise UserError(f"{root}: {type(error).__name__}: {' '.join(str(error).split())}{way_out}") from None
+            raise UserError(f"{root}: {type(error).__name__}: {' '.join(str(error).split())}") from None
         if not there:
             raise UserError(f"no such file or folder: {root}")
         self.root = root
@@ -109,16 +105,6 @@ class Folder:
     def open(self, name: str) -> str:
         """The URL of one of the folder's files."""
         return storage.join(self.url, name)
-
-
-def has_aws_credentials() -> bool:
-    """Whether the environment, a profile or the machine itself says who asks."""
-    import botocore.session
-
-    try:
-        return botocore.session.get_session().get_credentials() is not None
-    except Exception:  # a profile that is not there, or half written: s3fs says so in its own words
-        return True
 
 
 def absolute(url: str) -> str:

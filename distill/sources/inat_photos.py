@@ -23,7 +23,6 @@ import pyarrow as pa
 from distill import storage, tables
 from distill.errors import UserError
 from distill.sources import files
-from distill.sources.taxonomy import Taxonomy
 
 _BUCKET = "s3://inaturalist-open-data"
 
@@ -122,13 +121,6 @@ def read(
     if len(photos) == 0:
         raise UserError(f"{folder.root} has no photographs of these species with these licenses and quality grade")
     return _table(photos, lineages)
-
-
-def notes(_: files.Folder, table: pa.Table, __: Taxonomy | None) -> list[str]:
-    """What to know before the photographs themselves are read."""
-    if files.has_aws_credentials() or storage.filesystem(_BUCKET)[0].anon:
-        return []
-    return [f"{_BUCKET} holds the photographs: with no AWS credentials, set FSSPEC_S3_ANON=true to read them (gallery)"]
 
 
 def _scan(folder: files.Folder, name: str) -> str:
