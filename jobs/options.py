@@ -213,8 +213,10 @@ def require_positive(**values: float | None) -> None:
         UserError: naming the option and its value.
     """
     for name, value in values.items():
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f"{flag(name)} should be a number greater than 0 (got {value:g})")
+        if value is not None and not value > 0:
+            raise UserError(f"{flag(name)} should be greater than 0 (got {value:g})")
+        if value is not None and value == math.inf:
+            raise UserError(f"{flag(name)} should be finite")
 
 
 def require_at_least(least: float, **values: float | None) -> None:

@@ -279,6 +279,8 @@ def test_bad_input_is_one_line_and_writes_nothing(
         ({"--model": teacher_dir}, "this folder is not a songsight model"),
         ({"--model": "/no/model"}, "--model /no/model: no such folder"),
         ({"--hop-s": 0}, "--hop-s should be greater than 0 (got 0)"),
+        ({"--hop-s": "inf"}, "--hop-s should be finite"),
+        ({"--window-s": 1e-6}, "--window-s should be at least"),
         ({"--window-s": -1}, "--window-s should be greater than 0"),
         ({"--window-s": 99}, "--window-s 99 is longer than the 3 s"),
         ({"--min-score": 2}, "--min-score should be a cosine"),
