@@ -11,6 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: make PYTHON=/path/to/python3.11 …"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' || { echo "$(PYTHON) cannot make environments: apt-get install python3-venv"; exit 2; }
 	@test -x .uv/bin/uv || { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install -q --disable-pip-version-check "uv==$$(sed -n 's/^uv==//p' constraints.txt)"; }
 	@test -x $(BIN)/python || .uv/bin/uv venv -q --python $(PYTHON) .venv
 	.uv/bin/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
