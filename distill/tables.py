@@ -61,7 +61,6 @@ HITS = pa.schema(
         pa.field("start_utc", _UTC),  # of the window; null where the recorder's clock is unknown
         pa.field("start_s", pa.float64()),
         pa.field("end_s", pa.float64()),
-        pa.field("padded", pa.bool_()),  # the recording ends inside the window, which was filled up the model's way
         pa.field("rank", pa.int32()),  # 1 is the best species of the window
         *_NAMES,
         pa.field("score", pa.float32()),
@@ -72,6 +71,7 @@ HITS = pa.schema(
         ),
         pa.field("model", pa.string()),
         pa.field("method", pa.string()),  # distilled, or zero-shot: named by an untouched ClapModel's own texts
+        pa.field("padded", pa.bool_()),  # the recording ends inside the window, which was filled up the model's way
     ]
 )
 
