@@ -59,7 +59,8 @@ def settle(seen: pa.Table, files: pa.Table, band_hz: float) -> pa.Table:
     )
     troubled = files.filter(pc.not_equal(files["reason"], ""))
     first: dict[str, tuple[str, str]] = {}
-    for row in troubled.select(["path", "reason", "detail"]).to_pylist():
+    # That of the earliest span, however spans were put into units.
+    for row in sorted(troubled.select(["path", "reason", "detail", "spans"]).to_pylist(), key=lambda row: row["spans"]):
         first.setdefault(row["path"], (row["reason"], row["detail"]))
 
     unusable_F = pc.not_equal(seen["reason"], "").to_numpy()
@@ -76,7 +77,7 @@ def settle(seen: pa.Table, files: pa.Table, band_hz: float) -> pa.Table:
         elif not windows_F[row]:
             reason, detail = (reason, detail) if reason else _NO_SOUND
         elif silent_F[row] == windows_F[row]:
-            reason, detail = _DEAD
+            reason, detail = (reason, detail) if reason == "not-finite" else _DEAD
         else:
             status = "partial"
             reason, detail = (reason, detail) if reason else ("truncated", file["cut_short"])

@@ -178,6 +178,8 @@ class Annotator:
             outcome.silent += item.silent
             outcome.reason = outcome.reason or item.reason
             outcome.detail = outcome.detail or item.detail
+        if tries.careful:
+            tries.at("")
         if pending:
             hits += self._hits(pending, facts)
         hits.sort(key=lambda hit: (hit["site"], hit["date"], hit["recording"], hit["start_s"], hit["rank"]))
@@ -188,7 +190,7 @@ class Annotator:
         for span in unit.spans:
             spans[span.path].append((span.first, span.count))
         heard = {"embeddings": _filed(pa.concat_tables(self.heard), facts)} if self.heard else {}
-        return self.ledger.finish(
+        finished = self.ledger.finish(
             unit.name,
             {"hits": pa.Table.from_pylist(hits, STAGED_HITS)} | heard,
             {
@@ -201,6 +203,8 @@ class Annotator:
                 ],
             },
         )
+        tries.done()
+        return finished
 
     def _hits(self, windows: list[_Window], facts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         settings = self.settings

@@ -6,6 +6,7 @@ Nothing is decoded here. Headers are read in parallel, by range reads.
 from __future__ import annotations
 
 import hashlib
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,9 @@ from inference.ledger import Ledger, Tries
 from inference.sites import SiteRule
 
 FILES_PER_BLOCK = 64
-ROWS_PER_PART = 20_000  # of the inventory, kept while it is made: what a killed run need not read again
+# Of the inventory, kept while it is made: what a killed run need not read again.
+ROWS_PER_PART = 20_000
+KEPT_EVERY_S = 30.0
 HEADER_THREADS = 8  # a header costs some waiting and little work
 
 SEEN = pa.schema(
@@ -67,25 +70,29 @@ def inventory(
         files = batch.to_pylist()
         tries = Tries(state, f"headers-{_block_name(files)}", command) if state is not None else None
         if tries is not None and tries.careful:
-            return pa.Table.from_pylist([_seen_with_care(root, file, timezone, sites, tries) for file in files], SEEN)
-        with ThreadPoolExecutor(HEADER_THREADS) as pool:
-            return pa.Table.from_pylist(list(pool.map(lambda file: _seen(root, file, timezone, sites), files)), SEEN)
+            rows = [_seen_with_care(root, file, timezone, sites, tries) for file in files]
+        else:
+            with ThreadPoolExecutor(HEADER_THREADS) as pool:
+                rows = list(pool.map(lambda file: _seen(root, file, timezone, sites), files))
+        if tries is not None:
+            tries.done()
+        return pa.Table.from_pylist(rows, SEEN)
 
     blocks: list[Any] = [
         ray.put(files.slice(start, FILES_PER_BLOCK)) for start in range(0, len(files), FILES_PER_BLOCK)
     ]
     found: list[pa.Table] = []
     done = parts = fresh = 0
+    kept_at = time.monotonic()
     if blocks:
         dataset = ray.data.from_arrow_refs(blocks).map_batches(read, batch_size=None, batch_format="pyarrow")
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             found.append(batch.cast(SEEN))  # type: ignore[union-attr,operator]
             done += len(batch)
             fresh += len(batch)
-            if state is not None and fresh >= ROWS_PER_PART:
-                part = pa.concat_tables(found[parts:])
-                state.keep_part("inventory", part)
-                parts, fresh = len(found), 0
+            if state is not None and (fresh >= ROWS_PER_PART or time.monotonic() - kept_at > KEPT_EVERY_S):
+                state.keep_part("inventory", pa.concat_tables(found[parts:]))
+                parts, fresh, kept_at = len(found), 0, time.monotonic()
             progress(done)
     return pa.concat_tables([SEEN.empty_table(), *found]).sort_by("path").combine_chunks()
 

@@ -226,8 +226,12 @@ class Tries:
         self.at("")
 
     def at(self, path: str) -> None:
-        """Notes which recording comes next."""
+        """Notes which recording comes next; "" where none is at work any more."""
         persistently(lambda: storage.write_bytes(self._mine, path.encode()))
+
+    def done(self) -> None:
+        """Takes the note of this start back: the unit is finished, and may be done again where its outcome is lost."""
+        persistently(lambda: storage.remove_file(self._mine))
 
 
 def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:

@@ -98,3 +98,20 @@ def test_a_dead_microphone_is_silent_at_any_rate(made: Annotator, rate_hz: int) 
     soundfile.write(Path(made.settings.archive) / name, np.full(9 * rate_hz, 0.25, np.float32), rate_hz)
     file, hits = annotate(made, name, [Span(name, 0, 3)])
     assert (file["windows"], file["silent"], hits) == (3, 3, [])
+
+
+def test_a_unit_that_is_done_again_blames_nothing(made: Annotator) -> None:
+    """Where Ray loses finished outcomes with a node it repeats their units, as often as it takes."""
+    archives.sing(Path(made.settings.archive) / "again.wav", 7.0, seed=3)
+    outcomes = [annotate(made, "again.wav", [Span("again.wav", 0, 3)])[0] for _ in range(6)]
+    assert [(file["windows"], file["reason"]) for file in outcomes] == [(3, "")] * 6
+
+
+def test_samples_too_large_for_a_spectrum_are_not_finite(made: Annotator) -> None:
+    path = Path(made.settings.archive) / "large.wav"
+    archives.sing(path, 6.0, seed=4)
+    samples, _ = soundfile.read(path, dtype="float32")
+    samples[RATE_HZ] = 1e30
+    soundfile.write(path, samples, RATE_HZ, subtype="FLOAT")
+    file, hits = annotate(made, "large.wav", [Span("large.wav", 0, 2)])
+    assert (file["windows"], file["reason"], [hit["start_s"] for hit in hits]) == (1, "not-finite", [3.0])
