@@ -201,6 +201,7 @@ def _keep_retrieval(
     result = evaluation_log.figures(found) | {
         "queries_without_species_in_gallery": int((units.split == "test").sum() - queries.sum()),
         "undecodable": 0,  # the table of names counts them
+        "without_split": 0,
     }
     photographs = found.photographs.images.select(["image_id", "scientific_name"])
     record = {
