@@ -30,7 +30,8 @@ model.embed(waves)  # the model's own memory is what it needs for a batch
 base = psutil.Process().memory_info().rss / 1024
 info = probe(f"{settings.archive}/{name}")
 row = {"path": name, "size_bytes": 1, "etag_or_mtime": "", "duration_s": info.duration_s, "site": "s", "reason": ""}
-seen = pa.Table.from_pylist([row | {"detail": "", "cut_short": ""}], archive.SEEN)
+row |= {"sample_rate_hz": info.sample_rate_hz, "detail": "", "cut_short": ""}
+seen = pa.Table.from_pylist([row], archive.SEEN)
 planned = plan.make(seen, settings.windows, ledger.gather([]))
 texts = [actor({"unit": [annotator.encode_unit(unit, facts)]})["outcome"][0] for unit, facts in planned.each()]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
