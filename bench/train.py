@@ -8,7 +8,9 @@
   audio tower, and the teacher's text tower in every step.
 
 The audio tower is of BioLingual's size, the text tower of BioCLIP-2's (open_clip ViT-L-14), both with random weights.
-All of them run one after the other, ours between two runs of the bare loop.
+All of them run one after the other, ours between two runs of the bare loop. On a CPU the loops have the memory
+allocator's settings that our workers have, so that the ratios are not owed to those; `--allocator system` leaves the
+loops, not our workers, without.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,9 +44,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8, help="of each loop, behind a first one that is not counted")
+    parser.add_argument("--allocator", choices=("ours", "system"), default="ours", help="of the bare and usual loops")
     parser.add_argument("--json", help="file for the ratios")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.allocator == "ours" and device == "cpu" and not launch.ALLOCATOR.items() <= os.environ.items():
+        # It is set before a process starts, or never.
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | launch.ALLOCATOR)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), options.batch_size, options.steps, device)
     if options.json:
@@ -57,7 +64,7 @@ def measure(folder: Path, batch_size: int, steps: int, device: str) -> dict[str,
     torch.manual_seed(0)
     ClapModel(ClapConfig()).save_pretrained(folder / "base")
     ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(folder / "base")
-    files = max(32, batch_size)
+    files = batch_size * (steps + 1)  # one epoch: what lies between two is not a part of the step
     waves = _write_recordings(folder, files)
     recipe = _recipe(folder, files, batch_size, steps + 1, device)
     texts = F.normalize(torch.randn(files, WIDTH), dim=-1)
