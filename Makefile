@@ -34,7 +34,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 # Those that need nothing but themselves; bridge.py wants a demo's folder and codes.py an annotated one.
-BENCHES := bench/mel.py bench/train.py bench/plan.py bench/retrieval.py bench/naming.py bench/annotate.py
+BENCHES := bench/mel.py bench/tower.py bench/train.py bench/plan.py bench/retrieval.py bench/naming.py bench/annotate.py
 bench: $(READY)
 	@for f in $(BENCHES); do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
