@@ -18,6 +18,7 @@ with the number of files, with a small tower.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import multiprocessing
@@ -32,6 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from distill import memory
 
 RATE_HZ, WINDOW_S, FILE_S, BATCH = 48_000, 10, 120, 16
 SPECIES, IMAGES_EACH, WIDTH = 300, 10, 768
@@ -158,8 +161,9 @@ def side_by_side(folder: Path, turns: int) -> tuple[dict[str, tuple[float, float
         context.Process(target=_take_turns, args=(folder, number, processes, turns, barrier, results))
         for number in range(processes)
     ]
-    for worker in workers:
-        worker.start()
+    with _keeping_freed():
+        for worker in workers:
+            worker.start()
     told = [results.get(timeout=1800) for _ in workers]
     for worker in workers:
         worker.join()
@@ -169,6 +173,19 @@ def side_by_side(folder: Path, turns: int) -> tuple[dict[str, tuple[float, float
         rate = float(np.median((taken[..., 0] / taken[..., 1]).sum(0)))
         summed[part] = (rate, float(np.median(taken[..., 2] / taken[..., 0])))
     return summed, told[0]["precision"]
+
+
+@contextlib.contextmanager
+def _keeping_freed() -> Iterator[None]:
+    """Processes that are started meanwhile keep their memory, as annotators do: the ratios are not owed to that."""
+    before = dict(os.environ)
+    memory.keep_freed_in_children()
+    try:
+        yield
+    finally:
+        for name in memory.ALLOCATOR:
+            if name not in before:
+                del os.environ[name]
 
 
 def _take_turns(folder: Path, number: int, processes: int, turns: int, barrier: Any, results: Any) -> None:

@@ -31,7 +31,7 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
-from distill import dataset, htsat, launch, tables, text_bank, trainer
+from distill import dataset, htsat, launch, memory, tables, text_bank, trainer
 from distill.augment import Augment
 from distill.mel import LogMel
 from distill.step import Learner, Stepper
@@ -48,9 +48,9 @@ def main() -> None:
     parser.add_argument("--json", help="file for the ratios")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if options.allocator == "ours" and device == "cpu" and not launch.ALLOCATOR.items() <= os.environ.items():
+    if options.allocator == "ours" and device == "cpu" and not memory.ALLOCATOR.items() <= os.environ.items():
         # It is set before a process starts, or never.
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | launch.ALLOCATOR)
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | memory.ALLOCATOR)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), options.batch_size, options.steps, device)
     if options.json:

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill import storage
+from distill import memory, storage
 from distill.audio_errors import one_line
 from distill.errors import JobError, UserError
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from distill.trainer import HeldOut, Outcome, Recipe, Tracking
 
 KEPT_CHECKPOINTS = 2  # the latest, and the one before it should the latest have been cut off
-# Makes glibc keep a step's memory for the next one (man mallopt): by default it gives large blocks back to the system,
-# which clears each page again at its first use, and that is a quarter of a step's time on a CPU.
-ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 # The folder where each worker notes down which rows its steps took, for whoever wants to account for them.
 ROWS_TO = "SONGSIGHT_ROWS_TO"
 # Where Ray's exceptions keep the one that they are about.
@@ -134,7 +131,7 @@ def fit(
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
-            worker_runtime_env=None if gpus_per_worker else {"env_vars": ALLOCATOR},
+            worker_runtime_env=None if gpus_per_worker else memory.runtime_env(),
         ),
     )
     try:

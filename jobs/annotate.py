@@ -422,6 +422,7 @@ def _annotated(
     import pyarrow as pa
     import ray
 
+    from distill import memory
     from inference.annotator import Annotator, encode_unit
 
     blocks: list[Any] = [ray.put(pa.table({"unit": [encode_unit(unit, facts)]})) for unit, facts in units]
@@ -432,6 +433,7 @@ def _annotated(
         compute=ray.data.ActorPoolStrategy(min_size=min(actors[0], len(blocks)), max_size=min(actors[1], len(blocks))),
         num_gpus=gpus,
         num_cpus=1,
+        runtime_env=None if gpus else memory.runtime_env(),
     )
     yield from dataset.iter_batches(batch_size=None, batch_format="numpy")
 

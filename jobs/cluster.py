@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from distill import memory
 from distill.audio_errors import one_line
 from distill.errors import UserError
 
@@ -31,6 +32,7 @@ def connect() -> None:
     if not address:
         # One node of one machine is not taken away with a notice: no process need watch for that.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        memory.keep_freed_in_children()
     import ray
 
     if not ray.is_initialized():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -69,3 +70,45 @@ def test_a_cluster_that_was_killed_does_not_hold_up_the_next_job() -> None:
             timeout=120,
         )
     assert said.stdout == "True\n", said.stderr
+
+
+_FAULTS = """
+from jobs import cluster
+from distill import memory
+cluster.connect()
+import ray
+
+@ray.remote(runtime_env=memory.runtime_env() or {})
+def faults():
+    import resource
+    import numpy as np
+    def batch():
+        kept = [np.ones(size * 1_000_000, np.uint8) for size in (1, 11, 30, 50)]
+    batch(), batch()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        batch()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 5
+
+print(ray.get(faults.remote()))
+"""
+
+
+def _faults(env: dict[str, str]) -> float:
+    clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS" and name[:6] != "MALLOC"}
+    command = [sys.executable, "-c", _FAULTS]
+    done = subprocess.run(command, env=clean | env, capture_output=True, text=True, timeout=240)
+    return float(done.stdout or done.stderr)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told to keep memory")
+def test_workers_keep_a_batchs_memory_for_the_next_batch() -> None:
+    few = 0.005 * 92_000_000 / os.sysconf("SC_PAGE_SIZE")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        assert _faults({"RAY_ADDRESS": made.address}) < few
+    finally:
+        made.shutdown()
+    assert _faults({}) < few
+    # What a user has set himself stays: here each block is given back.
+    assert _faults({"MALLOC_ARENA_MAX": "8", "MALLOC_MMAP_MAX_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}) > few
