@@ -117,7 +117,7 @@ def main() -> None:
     said(f"{len(planned.count_S):,} spans, {planned.units:,} units planned")
     annotator.Annotator = Pretending  # type: ignore[misc,assignment]
     cluster.connect()
-    outcomes = annotate.run_units(None, planned, None, 0, [])  # type: ignore[arg-type]
+    outcomes = annotate.run_units(None, planned, (cluster.slots(0),) * 2, 0, [])  # type: ignore[arg-type]
     said("units sent through Ray, outcomes kept")
     again = plan.make(seen, windows, outcomes)
     assert again.units == 0

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -144,10 +145,10 @@ def explained(option: str, name: str, wanted: str) -> Iterator[None]:
         name: what it named.
         wanted: what the loader looks for, in words.
     """
-    from transformers.utils import logging
-
-    if os.path.isdir(name):
-        logging.disable_progress_bar()  # a bar for a load of a second; downloads keep theirs
+    # To import it only for this would take a student, which needs nothing of it, half a second longer to load.
+    if os.path.isdir(name) and "transformers" in sys.modules:
+        # A bar for a load of a second; downloads keep theirs.
+        sys.modules["transformers"].logging.disable_progress_bar()
     try:
         yield
     except UserError:

@@ -34,7 +34,6 @@ from inference.scoring import Scorer, Scoring
 from inference.sites import UNKNOWN
 from inference.spans import Span, Unit, Windows, cuts
 
-DECODING_THREADS = 2
 QUEUED_SPANS = 4
 LENGTH_TOLERANCE_S = 0.1
 
@@ -58,6 +57,7 @@ class Settings:
         batch_size: windows in one pass of the encoder.
         device: cpu or cuda.
         threads: CPU threads of the encoder.
+        decoders: recordings that are decoded side by side.
         scoring: how species are scored.
         embeddings: how the windows' vectors are kept.
         precision: of the encoder: fp32, bf16 or int8.
@@ -76,6 +76,7 @@ class Settings:
     batch_size: int
     device: str
     threads: int
+    decoders: int = 1
     scoring: Scoring = field(default_factory=Scoring)
     embeddings: embeddings.Kind = "none"
     precision: str = "fp32"
@@ -275,7 +276,7 @@ class Annotator:
         waiting: queue.SimpleQueue[tuple[str, list[Span]]] = queue.SimpleQueue()
         for item in files.items():
             waiting.put(item)
-        ready: queue.Queue[list[_Window | _Done] | BaseException] = queue.Queue(QUEUED_SPANS)
+        ready: queue.Queue[list[_Window | _Done] | BaseException] = queue.Queue(QUEUED_SPANS + self.settings.decoders)
         stop = threading.Event()
 
         def work() -> None:
@@ -296,7 +297,7 @@ class Annotator:
             except BaseException as error:
                 ready.put(error)
 
-        side_by_side = 1 if tries.careful else min(DECODING_THREADS, len(files))
+        side_by_side = 1 if tries.careful else min(self.settings.decoders, len(files))
         threads = [threading.Thread(target=work, daemon=True) for _ in range(side_by_side)]
         for thread in threads:
             thread.start()

@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
+import scipy  # its parts are loaded at their first use: annotators without a calibration need none of them
 
 from distill import storage
 from distill.errors import UserError
@@ -87,7 +86,7 @@ def read(url: str, option: str = "--calibration") -> Calibration:
 
 def probability(lines_N2: np.ndarray, scores_N: np.ndarray) -> np.ndarray:
     """Probabilities, float64 [n], of scores [n] on curves [n, 2]."""
-    return expit(lines_N2[..., 0] + lines_N2[..., 1] * scores_N)
+    return scipy.special.expit(lines_N2[..., 0] + lines_N2[..., 1] * scores_N)
 
 
 def fit(
@@ -114,7 +113,7 @@ def fit(
         moved = own[species_N] if spread else 0.0
         line_N2 = common + moved
         logit_N = line_N2[..., 0] + line_N2[..., 1] * z_N
-        error_N = expit(logit_N) - y_N
+        error_N = scipy.special.expit(logit_N) - y_N
         value = np.logaddexp(0, logit_N).sum() - (y_N * logit_N).sum() + 0.5 * _RIDGE * (common @ common)
         slope_N = error_N * z_N
         gradient = [np.array([error_N.sum(), slope_N.sum()]) + _RIDGE * common]
@@ -125,7 +124,7 @@ def fit(
         return float(value), np.concatenate(gradient)
 
     start = np.zeros(2 + (2 * count if spread else 0))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
     lines = np.tile(found[:2], (count, 1)) + (found[2:].reshape(-1, 2) if spread else 0)
 
     def back(line: np.ndarray) -> np.ndarray:

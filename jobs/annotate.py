@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import operator
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from inference.plan import Plan
     from inference.scoring import Scoring
     from inference.spans import Unit
+    from jobs.prepared import Prepared
 
+MOST_DECODERS = 16
 UNITS_AT_ONCE = 2_000
 UNITS_PER_ACTOR = 250
 """Annotators start anew behind so many units: hours of work for each, against which their start is little."""
@@ -133,26 +136,10 @@ def main(options: Options) -> None:
         return
     import pyarrow as pa
     import pyarrow.compute as pc
-    import torch
 
-    from distill import checkpoints, precision, storage, student
-    from inference import (
-        accounting,
-        annotator,
-        codes,
-        encoders,
-        gallery,
-        ledger,
-        pace,
-        plan,
-        publish,
-        record,
-        recorders,
-        sites,
-        spans,
-        zero_shot,
-    )
-    from jobs import cluster, conclusion, naming, tracking
+    from distill import storage
+    from inference import accounting, codes, ledger, pace, plan, publish, record, recorders, sites
+    from jobs import cluster, conclusion, tracking
 
     try:
         recorders.parse_zone(options.timezone)
@@ -160,40 +147,13 @@ def main(options: Options) -> None:
         raise UserError(f"--timezone: {error}") from None
     archive = storage.absolute(options.archive)
     rule = sites.SiteRule.parse(options.site, archive)
-    model_at = checkpoints.portable(options.model)
-    model: student.Student | zero_shot.ClapEncoder
-    names: naming.Names | None = None
-    species = None
-    if encoders.method(model_at) == "zero-shot":
-        check_zero_shot(options)
-        model, text = zero_shot.load(model_at)
-        shown = gallery.read(options.gallery, thumbnails=False)
-        names = naming.zero_shot(options.species_list, shown, text)
-        opts.note(f"--model {options.model} is no distilled one: its own texts name the species (zero-shot)")
-    else:
-        model = student.load(model_at)
-        shown = gallery.read(options.gallery, thumbnails=False)
-        shown.check_teacher(
-            model.config.embedding_width, model.config.teacher_fingerprint, "--gallery", f"--model {options.model}"
-        )
-        species = naming.of_gallery(options.species_list, shown) if options.species_list else None
-    encoder = naming.describe(model, model_at)
-    clip_s = model.mel.clip_s
-    window_s = options.window_s or clip_s
-    if window_s > clip_s:
-        raise UserError(f"--window-s {window_s:g} is longer than the {clip_s:g} s that {options.model} hears at once")
-    least_s = model.mel.fft_size / model.mel.sample_rate_hz
-    if window_s < least_s:
-        raise UserError(f"--window-s should be at least {least_s:.3g}, one frame of {options.model} (got {window_s:g})")
-    windows = spans.Windows(window_s, options.hop_s or window_s)
-    fingerprints = {"model": encoders.fingerprint(model), "gallery": shown.fingerprint()}
-    if names:
-        fingerprints["names"] = names.fingerprint()
-    naming.check_range(options, fingerprints)
-    made_with = naming.scored_with(options, encoder, shown, fingerprints)
-    calibrated = naming.calibrated(options, made_with, fingerprints)
-    precise = precision.resolve(options.precision, bool(options.gpus_per_actor) or torch.cuda.is_available())
-    run_id = identity.run_identity(options, windows, species, fingerprints | {"precision": precise})
+    # Behind a finished run there is often nothing for Ray to do.
+    beside = cluster.connect_beside if record.read(options.out) is None else operator.call
+    ready = beside(lambda: _prepared(options))
+    from inference import annotator
+
+    windows, fingerprints = ready.windows, ready.fingerprints
+    run_id = identity.run_identity(options, windows, ready.species, fingerprints | {"precision": ready.precision})
     state = ledger.Ledger(storage.absolute(options.out), run_id)
     identity.refuse_another(options.out, state)
     before, recordings = publish.earlier(state)
@@ -210,7 +170,7 @@ def main(options: Options) -> None:
     cluster.connect()
     begin = time.monotonic()
     gpus = min(1, cluster.gpus()) if options.gpus_per_actor is None else options.gpus_per_actor
-    actors = opts.parse_range(options.actors, "--actors")
+    actors = opts.parse_range(options.actors, "--actors") or (cluster.slots(gpus),) * 2
     if not options.dry_run:
         state.begin()
     seen = _inventory(change.todo, options, rule, state)
@@ -220,33 +180,34 @@ def main(options: Options) -> None:
         run_id=run_id,
         archive=archive,
         out=storage.absolute(options.out),
-        model=model_at,
+        model=ready.model,
         gallery=storage.absolute(options.gallery),
         windows=windows,
         top_k=options.top_k,
         min_score=options.min_score,
-        species=species,
+        species=ready.species,
         batch_size=options.batch_size,
         device="cuda" if gpus else "cpu",
         threads=1,
-        scoring=scoring(options, encoder, None, calibrated),
+        decoders=_decoders(archive, gpus, actors[1]),
+        scoring=scoring(options, ready.encoder, None, ready.calibrated),
         embeddings=options.embeddings,
-        precision=precise,
+        precision=ready.precision,
     )
     if options.dry_run:
         from jobs import plan_text
 
-        print(plan_text.describe(files, planned, settings, actors, gpus, model.mel.band_hz))
+        print(plan_text.describe(files, planned, settings, actors, gpus, ready.band_hz))
         return
     prints = fingerprints | {"archive": files.fingerprint()}
     with conclusion.logged(state, opts.as_dict(options), prints) as ending:
         state.keep("inventory", seen)
-        if names:
-            kept_names = names.keep(options.out, run_id)
+        if ready.names:
+            kept_names = ready.names.keep(options.out, run_id)
             settings = dataclasses.replace(settings, scoring=dataclasses.replace(settings.scoring, names=kept_names))
         paces: list[str] = []
         outcomes = outcomes.of(planned.accepted) + run_units(settings, planned, actors, gpus, paces)
-        fresh = accounting.settle(seen, outcomes.files, model.mel.band_hz)
+        fresh = accounting.settle(seen, outcomes.files, ready.band_hz)
         kept = recordings.filter(pc.invert(pc.is_in(recordings["path"], seen["path"])))
         recordings = pa.concat_tables([kept, fresh]).sort_by("path")
         round_number = (before["round"] if before else 0) + 1
@@ -287,11 +248,11 @@ def main(options: Options) -> None:
                 "windows_per_s": now.windows / elapsed,
                 **pace.summary(paces, begun_at),
                 "begun_at": begun_at,
-                "precision": precise,
+                "precision": ready.precision,
                 "window_s": windows.window_s,
                 "hop_s": windows.hop_s,
-                "encoder": encoder,
-                "scored_with": made_with,
+                "encoder": ready.encoder,
+                "scored_with": ready.made_with,
                 "embeddings": options.embeddings,
                 "codes": shares,
                 "fingerprints": fingerprints,
@@ -306,6 +267,29 @@ def main(options: Options) -> None:
             f"sign codes, measured on {shares['windows']} windows: the same best species for "
             f"{shares['same_best_species']:.1%}, {shares['recall_of_images']:.1%} of the ten most similar photographs"
         )
+
+
+def _prepared(options: Options) -> Prepared:
+    from jobs import prepared, tracking  # imports torch
+
+    ready = prepared.prepare(options)
+    if not options.dry_run:
+        tracking.experiment("annotate")  # a store's tables take a second to make: here nothing waits for it
+    return ready
+
+
+def _decoders(archive: str, gpus: float, actors: int) -> int:
+    """How many recordings an annotator decodes side by side.
+
+    A GPU embeds as fast as all of its node's cores can decode. A core that embeds has no time to win by decoding beside
+    itself, but that of waiting for a store.
+    """
+    from distill import storage
+    from jobs import cluster
+
+    if gpus:
+        return max(2, min(MOST_DECODERS, cluster.slots(0) // actors))
+    return 2 if storage.is_remote(archive) else 1
 
 
 def check(options: Options) -> None:
@@ -367,15 +351,7 @@ def _check_place(options: Options) -> None:
             raise UserError(f"--{name} needs the other coordinate and --range")
 
 
-def check_zero_shot(options: Options) -> None:
-    """Raises UserError where an option does not go with an untouched ClapModel."""
-    if options.score != "max":
-        raise UserError(f"--score {options.score}: an untouched ClapModel scores by its texts; leave it out")
-
-
-def run_units(
-    settings: Settings, planned: Plan, actors: tuple[int, int] | None, gpus: float, paces: list[str]
-) -> Outcomes:
+def run_units(settings: Settings, planned: Plan, actors: tuple[int, int], gpus: float, paces: list[str]) -> Outcomes:
     """Runs the annotators over the units that are yet to be done.
 
     Units are handed to Ray some thousands at a time: it keeps each block and what it knows of it until the end.
@@ -383,19 +359,19 @@ def run_units(
     Args:
         settings: of the run.
         planned: what is to be done.
-        actors: as `--actors` gives them.
+        actors: fewest and most.
         gpus: of each annotator.
         paces: takes what `Pace.stop` says of each of the first units.
     """
     from inference import ledger
-    from jobs import cluster, progress
+    from jobs import progress
 
     gathering = ledger.Gathering()
     if not planned.units:
         return gathering.outcomes()
     if len(planned.accepted):
         opts.note(f"{len(planned.accepted)} units were annotated by an earlier start, {planned.units} are to be done")
-    least, most = actors or (cluster.slots(gpus),) * 2
+    least, most = actors
     bar = progress.Progress("windows", planned.todo_windows)
     done = 0
     units = planned.each()

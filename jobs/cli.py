@@ -10,6 +10,7 @@ the like when it starts to work, so that help and a wrong option answer at once.
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import os
 import sys
@@ -77,6 +78,9 @@ def run_job(job: str, args: Sequence[str] | None = None) -> None:
     """
     from jobs import options
 
+    # torch, Ray and MLflow make half a million objects that stay: to look through them for garbage every few hundred
+    # new ones takes a quarter of the time to import them.
+    gc.set_threshold(50_000, 20, 20)
     prog = f"songsight {job}"
     module = importlib.import_module(f"jobs.{job}")
     try:

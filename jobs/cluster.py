@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import io
 import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from distill import memory
 from distill.audio_errors import one_line
 from distill.errors import UserError
 
 ANSWER_S = 10.0
+T = TypeVar("T")
 
 
 def connect() -> None:
@@ -43,6 +47,7 @@ def connect() -> None:
         try:
             with _without_stderr():  # the C++ core announces the level it was given there
                 ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+            atexit.register(ray.shutdown)  # comes before Ray's own, which waits for logs that are not shown
         except ConnectionError as error:  # such as of a cluster that wants a token
             if not address:
                 raise
@@ -51,6 +56,30 @@ def connect() -> None:
     # Ray Data draws a bar for each operator: our own line says what the user asked for.
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def connect_beside(work: Callable[[], T]) -> T:
+    """`connect`, which mostly waits for other processes, while a thread does other work, such as imports.
+
+    It is this thread that has to start Ray's processes: they end with the one that they were started by.
+
+    Args:
+        work: what to do. Its lines to stderr are shown when both are done: Ray's own are kept from there meanwhile.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        UserError: see `connect`, and what `work` raises.
+    """
+    said = io.StringIO()
+    try:
+        with ThreadPoolExecutor(1) as pool, contextlib.redirect_stderr(said):
+            done = pool.submit(work)
+            connect()
+    finally:
+        sys.stderr.write(said.getvalue())
+    return done.result()
 
 
 def _require_answer(address: str) -> None:

@@ -94,14 +94,14 @@ def again(state: Ledger, options: dict[str, Any], told: dict[str, Any], mark: st
 
 def write(state: Ledger, told: dict[str, Any]) -> None:
     """Writes detections as `--merge-gap-s` asks for them, then `run.json`, which says that the tables are complete."""
-    from inference import detections
-
     gap_s = told["options"]["merge_gap_s"]
     target = storage.join(state.out, "detections", f"{state.run_id}.parquet")
     told.pop("detections", None)
     if gap_s is None:
         persistently(lambda: storage.remove_file(target))
     else:
+        from inference import detections  # imports DuckDB
+
         told["detections"] = persistently(lambda: detections.write(storage.join(state.out, "hits"), target, gap_s))
     persistently(lambda: storage.write_bytes(record.url_of(state.out), _text(told)))
 

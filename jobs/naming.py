@@ -45,6 +45,12 @@ class Names:
         return url
 
 
+def check_zero_shot(options: Any) -> None:
+    """Raises UserError where an option does not go with an untouched ClapModel."""
+    if options.score != "max":
+        raise UserError(f"--score {options.score}: an untouched ClapModel scores by its texts; leave it out")
+
+
 def zero_shot(path: str | None, shown: Gallery, text: TextTower) -> Names:
     """The species of `--species-list`, with a photograph or without, or else all of the gallery.
 

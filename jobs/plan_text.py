@@ -19,7 +19,7 @@ _SHOWN = 5
 
 
 def describe(
-    files: Listing, planned: Plan, settings: Settings, actors: tuple[int, int] | None, gpus: float, band_hz: float
+    files: Listing, planned: Plan, settings: Settings, actors: tuple[int, int], gpus: float, band_hz: float
 ) -> str:
     """The plan as lines of text.
 
@@ -27,12 +27,11 @@ def describe(
         files: of the archive.
         planned: what is to be done.
         settings: of the run.
-        actors: as `--actors` gives them.
+        actors: fewest and most.
         gpus: of each annotator.
         band_hz: the highest frequency that the encoder hears.
     """
     from inference import accounting
-    from jobs import cluster
 
     seen = planned.seen
     usable = seen.filter(pc.equal(seen["reason"], ""))
@@ -58,7 +57,7 @@ def describe(
     notes = pc.value_counts(accounting.notes(usable["sample_rate_hz"], band_hz).drop_null()).to_pylist()
     lines += [f"  noted: {row['counts']} at {row['values']}" for row in notes]
     if planned.units:
-        count = (actors or (0, cluster.slots(gpus)))[1]
+        count = actors[1]
         rate = _windows_per_s(settings, gpus)
         left_h = planned.todo_windows / (rate * count) / 3600
         lines.append(

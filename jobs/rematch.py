@@ -62,7 +62,7 @@ def main(options: annotate.Options) -> None:
     names: naming.Names | None = None
     species = None
     if encoder["method"] == "zero-shot":
-        annotate.check_zero_shot(options)
+        naming.check_zero_shot(options)
         clap, text = zero_shot.load(encoder["model"], option="--from-embeddings")
         if encoders.fingerprint(clap) != source.record["fingerprints"]["model"]:
             raise UserError(

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 Statistic = Literal["mean", "macro", "median"]
 Over = Literal["recordings", "species"]
@@ -162,8 +162,8 @@ def tails(units_M: np.ndarray, level: float = 0.95) -> np.ndarray:
     units_M = np.asarray(units_M, np.float64)
     enough_M = units_M >= FEWEST
     some_M = np.where(enough_M, units_M, FEWEST)
-    wide_M = _spread(some_M) * stats.t.ppf((1 + level) / 2, some_M - 1)
-    return np.where(enough_M, stats.norm.cdf(-wide_M), np.nan)
+    wide_M = _spread(some_M) * scipy.stats.t.ppf((1 + level) / 2, some_M - 1)
+    return np.where(enough_M, scipy.stats.norm.cdf(-wide_M), np.nan)
 
 
 def p_value(differences_RM: np.ndarray, units_M: np.ndarray | None = None) -> np.ndarray:
@@ -186,7 +186,7 @@ def p_value(differences_RM: np.ndarray, units_M: np.ndarray | None = None) -> np
     units_M = np.full(len(many_M), np.inf) if units_M is None else np.asarray(units_M, np.float64)
     enough_M = units_M >= FEWEST
     some_M = np.where(enough_M, units_M, FEWEST)
-    p_M = 2 * stats.t.cdf(stats.norm.ppf(share_M) / _spread(some_M), some_M - 1)
+    p_M = 2 * scipy.stats.t.cdf(scipy.stats.norm.ppf(share_M) / _spread(some_M), some_M - 1)
     return np.where(enough_M & (many_M > 0), p_M, np.nan)
 
 
