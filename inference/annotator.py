@@ -2,7 +2,7 @@
 
 Decoding threads fill a short queue, span by span, while the actor's own thread embeds what is there in full batches
 across recordings. A unit's hits are written as one file whose name is the unit's, whole or not at all: to annotate a
-unit twice leaves what annotating it once leaves.
+unit twice leaves what annotating it once leaves. Until then `journal` keeps what is finished.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import queue
 import threading
 import time
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,6 +28,7 @@ from distill.padding import fit_length
 from distill.patience import PAUSES_S
 from inference import codes, embeddings, encoders
 from inference import gallery as galleries
+from inference.journal import End, Journal
 from inference.ledger import Ledger, Tries
 from inference.pace import Pace
 from inference.plan import versions
@@ -83,17 +85,6 @@ class Settings:
     command: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
-@dataclass
-class _Outcome:
-    """What became of one recording's spans within a unit."""
-
-    windows: int = 0
-    silent: int = 0
-    hits: int = 0
-    reason: str = ""
-    detail: str = ""
-
-
 @dataclass(frozen=True)
 class _Window:
     path: str
@@ -101,17 +92,6 @@ class _Window:
     end_s: float
     padded: bool  # the recording ends inside it
     samples: np.ndarray = field(repr=False)
-
-
-@dataclass(frozen=True)
-class _Done:
-    """The end of one span: how many windows it gave, or why it ended early."""
-
-    path: str
-    windows: int
-    silent: int
-    reason: str = ""
-    detail: str = ""
 
 
 class Annotator:
@@ -125,6 +105,7 @@ class Annotator:
         self.settings = settings
         self.ledger = Ledger(settings.out, settings.run_id)
         self.pace = Pace()
+        self.writer = ThreadPoolExecutor(1)
         self._load_encoder()
         shown = galleries.read(settings.gallery, thumbnails=False)
         if settings.species is not None:
@@ -162,52 +143,35 @@ class Annotator:
 
     def _annotate(self, unit: Unit, facts: dict[str, dict[str, Any]]) -> str:
         tries = Tries(self.ledger, unit.name, self.settings.command)
-        self.heard: list[pa.Table] = []
-        self.kept = codes.NONE_KEPT
-        outcomes: dict[str, _Outcome] = defaultdict(_Outcome)
-        hits: list[dict[str, Any]] = []
+        self.journal = Journal(
+            self.ledger,
+            unit,
+            {path: fact["version"] for path, fact in facts.items()},
+            STAGED_HITS,
+            lambda heard: _filed(heard, facts),
+            self.writer,
+            tries.again,
+        )
         pending: list[_Window] = []
-        for item in self._decode(unit, tries, facts):
-            if isinstance(item, _Window):
-                pending.append(item)
-                if len(pending) == self.settings.batch_size:
-                    hits += self._hits(pending, facts)
-                    pending = []
+        for item in self._decode(self.journal.left, tries, facts):
+            if isinstance(item, End):
+                self.journal.ended(item)
                 continue
-            outcome = outcomes[item.path]
-            outcome.windows += item.windows
-            outcome.silent += item.silent
-            outcome.reason = outcome.reason or item.reason
-            outcome.detail = outcome.detail or item.detail
+            self.journal.decoded()
+            pending.append(item)
+            if len(pending) == self.settings.batch_size:
+                self.journal.matched(self._hits(pending, facts))
+                pending = []
         if tries.careful:
             tries.at("")
         if pending:
-            hits += self._hits(pending, facts)
-        hits.sort(key=lambda hit: (hit["site"], hit["date"], hit["recording"], hit["start_s"], hit["rank"]))
-        parts = Counter((hit["site"], hit["date"]) for hit in hits)
-        for hit in hits:
-            outcomes[hit["recording"]].hits += 1
-        spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for span in unit.spans:
-            spans[span.path].append((span.first, span.count))
-        heard = {"embeddings": _filed(pa.concat_tables(self.heard), facts)} if self.heard else {}
-        finished = self.ledger.finish(
-            unit.name,
-            {"hits": pa.Table.from_pylist(hits, STAGED_HITS)} | heard,
-            {
-                "parts": [(site, date, rows) for (site, date), rows in parts.items()],
-                "heard": [part for table in heard.values() for part in _parts(table)],
-                "codes": vars(self.kept),
-                "files": [
-                    {"path": path, "version": facts[path]["version"], "spans": spans[path]} | vars(outcome)
-                    for path, outcome in outcomes.items()
-                ],
-            },
-        )
+            self.journal.matched(self._hits(pending, facts))
+        finished = self.journal.finish()
         tries.done()
         return finished
 
-    def _hits(self, windows: list[_Window], facts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    def _hits(self, windows: list[_Window], facts: dict[str, dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """Each window's rows, best first."""
         settings = self.settings
         found = self.scorer.match(
             self._vectors(windows),
@@ -215,7 +179,7 @@ class Annotator:
             [window.start_s for window in windows],
         )
         probabilities = self.scorer.probabilities(found)
-        rows = []
+        rows: list[list[dict[str, Any]]] = [[] for _ in windows]
         for w, window in enumerate(windows):
             known = facts[window.path]
             start: datetime | None = known["start_utc"]
@@ -227,7 +191,7 @@ class Annotator:
                 if probable is not None and probable < settings.scoring.min_probability:
                     continue
                 name = str(self.scorer.species[species])
-                rows.append(
+                rows[w].append(
                     {
                         "run_id": settings.run_id,
                         "recording": window.path,
@@ -262,37 +226,37 @@ class Annotator:
         if kind != "none":
             paths = [window.path for window in windows]
             starts_s, ends_s = [window.start_s for window in windows], [window.end_s for window in windows]
-            self.heard.append(embeddings.table(kind, paths, starts_s, ends_s, vectors))
-        if kind == "binary" and not self.kept.windows:
+            self.journal.heard(embeddings.table(kind, paths, starts_s, ends_s, vectors))
+        if kind == "binary" and not self.journal.kept.windows:
             # Of each unit's first windows: to match every one twice would cost as much as matching.
-            self.kept = codes.kept(vectors, self.scorer.matcher)
+            self.journal.kept = codes.kept(vectors, self.scorer.matcher)
         return vectors
 
-    def _decode(self, unit: Unit, tries: Tries, facts: dict[str, dict[str, Any]]) -> Iterator[_Window | _Done]:
-        """The windows of a unit as they come out of the decoding threads, and each span's end."""
+    def _decode(self, spans: Sequence[Span], tries: Tries, facts: dict[str, dict[str, Any]]) -> Iterator[_Window | End]:
+        """The windows of spans as they come out of the decoding threads, and each span's end behind its windows."""
         files: dict[str, list[Span]] = defaultdict(list)
-        for span in unit.spans:
+        for span in spans:
             files[span.path].append(span)
         waiting: queue.SimpleQueue[tuple[str, list[Span]]] = queue.SimpleQueue()
         for item in files.items():
             waiting.put(item)
-        ready: queue.Queue[list[_Window | _Done] | BaseException] = queue.Queue(QUEUED_SPANS + self.settings.decoders)
+        ready: queue.Queue[list[_Window | End] | BaseException] = queue.Queue(QUEUED_SPANS + self.settings.decoders)
         stop = threading.Event()
 
         def work() -> None:
             try:
                 while not stop.is_set():
                     try:
-                        path, spans = waiting.get_nowait()
+                        path, mine = waiting.get_nowait()
                     except queue.Empty:
                         return
                     if path in tries.hopeless:
-                        for _ in spans:
-                            ready.put([_Done(path, 0, 0, "crashed", "a process that decoded it ended each time")])
+                        for span in mine:
+                            ready.put([End(path, 0, 0, "crashed", "a process that decoded it ended each time", span)])
                         continue
                     if tries.careful:
                         tries.at(path)
-                    for group in self._windows_of(path, spans, facts[path]["frames"]):
+                    for group in self._windows_of(path, mine, facts[path]["frames"]):
                         ready.put(group)
             except BaseException as error:
                 ready.put(error)
@@ -301,7 +265,7 @@ class Annotator:
         threads = [threading.Thread(target=work, daemon=True) for _ in range(side_by_side)]
         for thread in threads:
             thread.start()
-        left = len(unit.spans)
+        left = len(spans)
         try:
             while left:
                 group = ready.get()
@@ -312,7 +276,7 @@ class Annotator:
         finally:
             stop.set()
 
-    def _windows_of(self, path: str, spans: list[Span], frames: int | None) -> Iterator[list[_Window | _Done]]:
+    def _windows_of(self, path: str, spans: list[Span], frames: int | None) -> Iterator[list[_Window | End]]:
         """One recording's windows, span by span.
 
         A span that cannot be decoded takes no other with it: what a recording gives does not depend on which of its
@@ -341,10 +305,10 @@ class Annotator:
             except Exception as error:
                 reason, detail = _unforeseen(error)
                 break
-        for _ in spans[ended:]:
-            yield [_Done(path, 0, 0, reason, detail)]
+        for span in spans[ended:]:
+            yield [End(path, 0, 0, reason, detail, span)]
 
-    def _cut_safely(self, reader: Any, span: Span) -> list[_Window | _Done]:
+    def _cut_safely(self, reader: Any, span: Span) -> list[_Window | End]:
         """`_cut`; what cannot be decoded is the end of this span, or, where single samples are to blame, of a window.
 
         Raises:
@@ -356,20 +320,20 @@ class Annotator:
             raise
         except AudioError as error:
             if error.reason != "not-finite" or span.count == 1:
-                return [_Done(span.path, 0, 0, error.reason, error.detail)]
+                return [End(span.path, 0, 0, error.reason, error.detail, span)]
         except Exception as error:
-            return [_Done(span.path, 0, 0, *_unforeseen(error))]
-        windows: list[_Window | _Done] = []
-        ends: list[_Done] = []
+            return [End(span.path, 0, 0, *_unforeseen(error), span)]
+        windows: list[_Window | End] = []
+        ends: list[End] = []
         for number in range(span.first, span.first + span.count):
             *found, end = self._cut_safely(reader, Span(span.path, number, 1))
             windows += found
             ends.append(end)  # type: ignore[arg-type]
         first = next((end for end in ends if end.reason), ends[0])
         heard, silent = sum(end.windows for end in ends), sum(end.silent for end in ends)
-        return [*windows, _Done(span.path, heard, silent, first.reason, first.detail)]
+        return [*windows, End(span.path, heard, silent, first.reason, first.detail, span)]
 
-    def _cut(self, reader: Any, span: Span) -> list[_Window | _Done]:
+    def _cut(self, reader: Any, span: Span) -> list[_Window | End]:
         """The windows of one span, read in one go.
 
         Windows of digital silence are counted and left out: there is nothing in them to name.
@@ -382,8 +346,8 @@ class Annotator:
         samples = read_mono(reader, begin / rate, end_s, rate)
         if span.first == 0 and 0 < len(samples) < mel.fft_size:
             least = f"{mel.fft_size / rate * 1000:.0f} ms"
-            return [_Done(span.path, 0, 0, "too-short", f"{len(samples) / rate * 1000:.1f} ms; {least} are needed")]
-        out: list[_Window | _Done] = []
+            return [End(span.path, 0, 0, "too-short", f"{len(samples) / rate * 1000:.1f} ms; {least} are needed", span)]
+        out: list[_Window | End] = []
         silent = decoded = 0
         for number, (start, end) in enumerate(places, span.first):
             wave = samples[start - begin : end - begin]
@@ -401,7 +365,7 @@ class Annotator:
         detail = (
             f"the header promises {reader.info.duration_s:.2f} s, decoding ends at {ended_s:.2f} s" if short else ""
         )
-        out.append(_Done(span.path, decoded, silent, "truncated" if short else "", detail))
+        out.append(End(span.path, decoded, silent, "truncated" if short else "", detail, span))
         return out
 
 
@@ -422,12 +386,6 @@ def _filed(heard: pa.Table, facts: dict[str, dict[str, Any]]) -> pa.Table:
     sites = pa.array([facts[path]["site"] for path, _ in places], pa.string())
     dates = pa.array([_date(facts[path], start_s) for path, start_s in places], pa.string())
     return heard.append_column("site", sites).append_column("date", dates)
-
-
-def _parts(table: pa.Table) -> list[tuple[str, str, int]]:
-    """(site, day, rows) of each partition."""
-    counted = table.group_by(["site", "date"]).aggregate([([], "count_all")])
-    return [(row["site"], row["date"], row["count_all"]) for row in counted.to_pylist()]
 
 
 def encode_unit(unit: Unit, facts: pa.Table) -> str:

@@ -6,6 +6,7 @@
         before.json, .parquet    run.json and recordings of the rounds before, while tables change
         hits/<unit>.parquet      rows of a finished unit, not yet published
         units/<unit>.json        the unit's outcome: it is finished when this file is there
+        …/<unit>+<piece>.…       the same of spans that are finished while the rest of the unit is not: see `journal`
         tries/<command>/<unit>/… starts of a unit, and what it was at: see `Tries`
 
 Each file is written whole or not at all, and the outcome last. What lies under a unit without an outcome is void.
@@ -27,6 +28,7 @@ from distill import storage, tables
 from distill.patience import persistently
 
 READING_THREADS = 16
+_PIECE = "+"  # between the name of a unit and that of a piece of it
 _TEXTS_PER_CHUNK = 500
 
 FILES = pa.schema(
@@ -176,18 +178,49 @@ class Ledger:
                 url = self.staged(name, unit)
                 persistently(lambda url=url, table=table: tables.write_table(url, table))  # type: ignore[misc]
         text = json.dumps({"unit": unit} | outcome)
-        persistently(lambda: storage.write_bytes(storage.join(self.url, "units", f"{unit}.json"), text.encode()))
+        persistently(lambda: storage.write_bytes(self._outcome(unit), text.encode()))
         return text
+
+    def pieces(self, unit: str) -> list[tuple[str, dict[str, Any]]]:
+        """Name and outcome of each piece of a unit that is there."""
+        fs, path = storage.filesystem(storage.join(self.url, "units"))
+        there = persistently(lambda: sorted(fs.ls(path, detail=False)) if fs.exists(path) else [])
+        names = [one.rsplit("/", 1)[-1].removesuffix(".json") for one in there if one.endswith(".json")]
+        return [
+            (name, json.loads(persistently(lambda name=name: fs.cat_file(f"{path}/{name}.json"))))  # type: ignore[misc]
+            for name in names
+            if name.startswith(unit + _PIECE)
+        ]
+
+    def forget(self, pieces: Iterable[str]) -> None:
+        """Deletes pieces of a finished unit, of each its outcome first."""
+        for piece in pieces:
+            for url in (self._outcome(piece), self.staged("hits", piece), self.staged("embeddings", piece)):
+                persistently(lambda url=url: storage.remove_file(url))  # type: ignore[misc]
+
+    @staticmethod
+    def piece_name(unit: str, digest: str) -> str:
+        """The name of a piece, which goes wherever a unit's does."""
+        return f"{unit}{_PIECE}{digest}"
+
+    def read_staged(self, name: str, unit: str) -> pa.Table:
+        """A unit's rows of a table, not yet published."""
+        return persistently(lambda: read_parquet(self.staged(name, unit)))
+
+    def _outcome(self, unit: str) -> str:
+        return storage.join(self.url, "units", f"{unit}.json")
 
     def staged(self, name: str, unit: str) -> str:
         """Where a unit's rows of a table lie until they are published."""
         return storage.join(self.url, name, f"{unit}.parquet")
 
     def finished(self) -> Outcomes:
-        """What earlier starts of the run finished, in the order of the units' names."""
+        """What earlier starts of the run finished, in the order of the names; no pieces of units that are finished."""
         fs, path = storage.filesystem(storage.join(self.url, "units"))
         names = persistently(lambda: sorted(fs.ls(path, detail=False)) if fs.exists(path) else [])
         names = [name for name in names if name.endswith(".json")]
+        whole = {name for name in names if _PIECE not in name.rsplit("/", 1)[-1]}
+        names = [name for name in names if name in whole or f"{name.rpartition(_PIECE)[0]}.json" not in whole]
         with ThreadPoolExecutor(READING_THREADS) as pool:
             return gather(pool.map(lambda name: persistently(lambda: fs.cat_file(name)).decode(), names))
 
@@ -207,6 +240,11 @@ class Tries:
         ledger: of the run.
         unit: the unit's name.
         command: a name of the command's own.
+
+    Attributes:
+        again: whether there was a start before.
+        careful: whether each recording is noted.
+        hopeless: recordings to pass over.
     """
 
     BEFORE_CARE = 2
@@ -216,6 +254,7 @@ class Tries:
         self._folder = storage.join(ledger.url, "tries", command, unit)
         fs, path = storage.filesystem(self._folder)
         starts = persistently(lambda: fs.ls(path, detail=False) if fs.exists(path) else [])
+        self.again = bool(starts)
         self.careful = len(starts) >= self.BEFORE_CARE
         ends: dict[str, int] = {}
         for name in starts:

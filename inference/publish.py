@@ -171,7 +171,7 @@ def _put_together(ledger: Ledger, name: str, group: Group, round_number: int) ->
         number = 0
         for at, unit in enumerate(units, 1):
             if unit not in held:
-                held[unit] = persistently(lambda unit=unit: read_parquet(ledger.staged(name, unit)))  # type: ignore[misc]
+                held[unit] = ledger.read_staged(name, unit)
             table = held[unit]
             mine = pc.and_(pc.equal(table["site"], site), pc.equal(table["date"], date))
             pending.append(table.filter(mine))

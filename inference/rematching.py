@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inference import embeddings
-from inference.annotator import Annotator, Settings, _Done, _Window
+from inference.annotator import Annotator, Settings, _Window
+from inference.journal import End
 from inference.ledger import Tries
 from inference.source import Source
-from inference.spans import Unit
+from inference.spans import Span, Unit
 
 
 def encode_group(group: embeddings.Group) -> str:
@@ -62,14 +63,14 @@ class Rematcher(Annotator):
         known = self.recordings.take(pc.index_in(paths, self.recordings["path"])).to_pylist()
         return self._annotate(Unit(raw["name"], ()), {fact["path"]: fact | {"version": ""} for fact in known})
 
-    def _decode(self, unit: Unit, tries: Tries, facts: dict[str, dict[str, Any]]) -> Iterator[_Window | _Done]:
+    def _decode(self, spans: Sequence[Span], tries: Tries, facts: dict[str, dict[str, Any]]) -> Iterator[_Window | End]:
         """The windows that were kept, with their vectors where a window has samples."""
         least_s = self.source.record["window_s"] - 1e-6
         columns = [self.rows[name].to_pylist() for name in ("recording", "start_s", "end_s")]
         for path, start_s, end_s, vector in zip(*columns, embeddings.vectors(self.rows, self.width), strict=True):
             yield _Window(path, start_s, end_s, end_s - start_s < least_s, vector)
         for path, count in zip(*_counts(self.rows["recording"]), strict=True):
-            yield _Done(path, count, 0)
+            yield End(path, count, 0)
 
     def _vectors(self, windows: list[_Window]) -> np.ndarray:
         return np.stack([window.samples for window in windows])

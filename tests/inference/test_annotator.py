@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from inference import annotator, archive, ledger, plan
+from inference import annotator, archive, journal, ledger, plan
 from inference.annotator import Annotator
 from inference.spans import Span, Unit, Windows
 from tests.jobs import archives
@@ -115,3 +116,88 @@ def test_samples_too_large_for_a_spectrum_are_not_finite(made: Annotator) -> Non
     soundfile.write(path, samples, RATE_HZ, subtype="FLOAT")
     file, hits = annotate(made, "large.wav", [Span("large.wav", 0, 2)])
     assert (file["windows"], file["reason"], [hit["start_s"] for hit in hits]) == (1, "not-finite", [3.0])
+
+
+class _Death(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["none", "float16", "binary"])
+def test_a_unit_goes_on_where_its_annotator_died(
+    made: Annotator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    names = [f"long-{n}.wav" for n in range(3)]
+    for n, name in enumerate(names):
+        archives.sing(Path(made.settings.archive) / name, 150.0, seed=n)
+    rows = [
+        archive._seen(made.settings.archive, {"path": name, "size_bytes": 1, "etag_or_mtime": ""}, None, _Nowhere())
+        for name in names
+    ]
+    seen = pa.Table.from_pylist(rows, archive.SEEN)
+    unit = Unit("u", tuple(Span(name, first, min(20, 50 - first)) for name in names for first in (0, 20, 40)))
+    text = annotator.encode_unit(unit, seen.select(plan.FACTS))
+
+    def start(out: str, **more: Any) -> Annotator:
+        return Annotator(dataclasses.replace(made.settings, out=str(tmp_path / out), embeddings=kind, **more))
+
+    def work(one: Annotator) -> dict[str, Any]:
+        return json.loads(one({"unit": np.array([text], dtype=object)})["outcome"][0])
+
+    def staged(out: str, name: str) -> list[dict[str, Any]]:
+        order = lambda row: (row["recording"], row["start_s"], row.get("rank", 1))  # noqa: E731
+        return sorted(ledger.Ledger(str(tmp_path / out), "r").read_staged(name, "u").to_pylist(), key=order)
+
+    whole = work(start("whole"))
+    monkeypatch.setattr(journal, "PIECE_S", 0.0)
+    dying = start("out")
+    match, matched = dying._hits, 0
+
+    def die(windows: Any, facts: Any) -> Any:
+        nonlocal matched
+        matched += len(windows)
+        if matched > 100:
+            raise _Death
+        return match(windows, facts)
+
+    monkeypatch.setattr(dying, "_hits", die)
+    with pytest.raises(_Death):
+        work(dying)
+    dying.writer.shutdown()
+    state = ledger.Ledger(dying.settings.out, "r")
+    outcomes = state.finished()
+    done = sum(outcomes.files["windows"].to_pylist())
+    assert 40 <= done <= 100  # all of the spans that were embedded; of those in flight none
+    # The next command knows them as finished …
+    assert plan.make(seen, WINDOWS, outcomes).todo_windows == 150 - done
+    # … and so does the annotator that takes the dead one's place.
+    second = start("out")
+    outcome = work(second)
+    assert json.loads(second.pace.stop())["windows"] == 150 - done
+    second.writer.shutdown()
+    assert [path.name for path in (tmp_path / "out/.state/r/units").iterdir()] == ["u.json"]
+    assert [path.name for path in (tmp_path / "out/.state/r/hits").iterdir()] == ["u.parquet"]
+
+    archives.assert_same(staged("out", "hits"), staged("whole", "hits"))
+    assert sorted(outcome["parts"]) == sorted(whole["parts"])
+    assert sorted(outcome["heard"]) == sorted(whole["heard"])
+    assert outcome["codes"]["windows"] in ([0] if kind != "binary" else [8, 16])  # of the first batch of each start
+    for key in ("windows", "hits", "silent"):
+        assert sum(file[key] for file in outcome["files"]) == sum(file[key] for file in whole["files"])
+    if kind != "none":
+        both = staged("out", "embeddings"), staged("whole", "embeddings")
+        assert [(row["recording"], row["start_s"]) for row in both[0]] == [
+            (row["recording"], row["start_s"]) for row in both[1]
+        ]
+        if kind == "float16":
+            vectors = [np.array([row["embedding"] for row in some], float) for some in both]
+            np.testing.assert_allclose(*vectors, atol=2e-3)
+    again = plan.make(seen, WINDOWS, state.finished())
+    assert (again.todo_windows, again.accepted.to_pylist()) == (0, ["u"])
+
+
+def test_a_whole_unit_makes_its_leftover_pieces_void(made: Annotator, tmp_path: Path) -> None:
+    """An annotator may be killed between a unit's outcome and the end of its pieces."""
+    state = ledger.Ledger(str(tmp_path), "r")
+    for name in ("u", state.piece_name("u", "1234"), state.piece_name("v", "5678")):
+        state.finish(name, {}, {"files": [], "parts": [["s", "d", 1]]})
+    assert state.finished().parts["unit"].to_pylist() == ["u", "v+5678"]

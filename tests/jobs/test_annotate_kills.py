@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,9 @@ import mlflow
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
+from tests.distill.test_audio import encode
 from tests.jobs import archives
 
 pytestmark = pytest.mark.slow
@@ -202,6 +205,39 @@ def test_a_killed_annotator_is_replaced(
             victims[0].kill()
         assert driver.wait(480) == 0, log.read_text()[-3000:]
     assert_as(undisturbed, out)
+
+
+@pytest.mark.parametrize("victim", ["driver", "annotator"])
+def test_of_a_long_recording_only_what_was_in_flight_is_heard_again(
+    gallery_dir: Path, model_dir: Path, tmp_path: Path, victim: str
+) -> None:
+    """A recording that only decodes from its start is one unit: seconds of it are lost, not all that was done."""
+    archives.sing(tmp_path / "long.wav", 900.0, seed=1)
+    (tmp_path / "archive").mkdir()
+    samples, rate_hz = soundfile.read(tmp_path / "long.wav", dtype="float32", always_2d=True)
+    encode(tmp_path / "archive" / "long.mka", samples, "libopus", rate_hz)
+    words = command(tmp_path / "archive", gallery_dir, model_dir, tmp_path / "whole")
+    finished(words, tmp_path / "log")
+    whole = archives.rows(tmp_path / "whole"), json.loads((tmp_path / "whole" / "run.json").read_text())
+
+    out, log = tmp_path / "out", tmp_path / "killed"
+    words = command(tmp_path / "archive", gallery_dir, model_dir, out)
+    with started(words, log) as driver:
+        wait_for_outcomes(out, driver, 2, log)
+        before = [json.loads(path.read_text()) for path in out.glob(".state/*/units/*.json")]
+        if victim == "annotator":
+            annotators(driver)[0].kill()
+            assert driver.wait(480) == 0, log.read_text()[-3000:]
+        else:
+            driver.kill()
+            driver.wait()
+    done = sum(file["windows"] for outcome in before for file in outcome["files"])
+    assert done > 200
+    if victim == "driver":
+        said = finished(words, tmp_path / "again")
+        (heard,) = re.findall(r"([\d,]+) windows in", said)
+        assert int(heard.replace(",", "")) <= whole[1]["windows"] - done
+    assert_as(whole, out)
 
 
 def test_a_lost_node_is_survived(
