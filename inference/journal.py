@@ -84,7 +84,6 @@ class Journal:
         self._hits: list[list[dict[str, Any]]] = []  # of each embedded window
         self._heard: list[pa.Table] = []
         self._closed = 0  # spans that are in pieces
-        self._names: list[str] = []
         self._writing: Future[str] | None = None
         self._at = time.monotonic()
         self._earlier: list[tuple[dict[str, Any], dict[str, pa.Table]]] = []
@@ -101,7 +100,6 @@ class Journal:
         """Takes the pieces over that an earlier start of the unit left; none that holds a span another one has."""
         for name, outcome in self._ledger.pieces(self._unit.name):
             spans = {Span(file["path"], *span) for file in outcome["files"] for span in file["spans"]}
-            self._names.append(name)
             if not spans & self._taken and spans <= set(self._unit.spans):
                 self._taken |= spans
                 staged = {"hits": outcome["parts"], "embeddings": outcome["heard"]}
@@ -139,7 +137,6 @@ class Journal:
         if self._closed:
             outcome["codes"] = vars(codes.NONE_KEPT)  # they are in the first piece
         name = self._ledger.piece_name(self._unit.name, hashlib.sha256(repr(spans).encode()).hexdigest()[:8])
-        self._names.append(name)
         self._writing = self._writer.submit(self._ledger.finish, name, tables, outcome)
         self._closed, self._at = closed, time.monotonic()
 
@@ -160,11 +157,9 @@ class Journal:
         if self._earlier:
             tables["hits"] = tables["hits"].sort_by(ORDER)
             outcome |= _parts(tables)
-        text = self._ledger.finish(self._unit.name, tables, outcome)
-        if self._names:
-            # Beside the next unit's work: where it fails they are void all the same.
-            self._writer.submit(self._ledger.forget, self._names)
-        return text
+        # Its pieces are void now, and stay until the run ends: should this annotator have outlived its driver, the next
+        # one may have taken them already.
+        return self._ledger.finish(self._unit.name, tables, outcome)
 
     def _result(self, begin: int, end: int, first: int, last: int) -> tuple[dict[str, pa.Table], dict[str, Any]]:
         """Tables and outcome of spans begin … end - 1, whose windows are first … last - 1."""

@@ -192,12 +192,6 @@ class Ledger:
             if name.startswith(unit + _PIECE)
         ]
 
-    def forget(self, pieces: Iterable[str]) -> None:
-        """Deletes pieces of a finished unit, of each its outcome first."""
-        for piece in pieces:
-            for url in (self._outcome(piece), self.staged("hits", piece), self.staged("embeddings", piece)):
-                persistently(lambda url=url: storage.remove_file(url))  # type: ignore[misc]
-
     @staticmethod
     def piece_name(unit: str, digest: str) -> str:
         """The name of a piece, which goes wherever a unit's does."""
