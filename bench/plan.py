@@ -66,10 +66,9 @@ class Pretending:
     def __init__(self, settings: object) -> None:
         del settings
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def work(self, text: str) -> tuple[str, str]:
         """As of `Annotator`."""
-        texts = [outcome(*annotator.decode_unit(text)) for text in batch["unit"]]
-        return {"outcome": np.array(texts, dtype=object), "pace": np.array([""] * len(texts), dtype=object)}
+        return outcome(*annotator.decode_unit(text)), ""
 
 
 def outcome(unit, facts) -> str:  # type: ignore[no-untyped-def]
@@ -117,7 +116,7 @@ def main() -> None:
     said(f"{len(planned.count_S):,} spans, {planned.units:,} units planned")
     annotator.Annotator = Pretending  # type: ignore[misc,assignment]
     cluster.connect()
-    outcomes = annotate.run_units(None, planned, (cluster.slots(0),) * 2, 0, [])  # type: ignore[arg-type]
+    outcomes = annotate.run_units(None, planned, cluster.slots(0), 0, [])  # type: ignore[arg-type]
     said("units sent through Ray, outcomes kept")
     again = plan.make(seen, windows, outcomes)
     assert again.units == 0

@@ -124,22 +124,17 @@ class Annotator:
         self.student = encoders.load(self.settings.model, self.settings.device, self.settings.precision)
         encoders.tower(self.student).register_forward_hook(self.pace.saw)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Annotates units.
+    def work(self, text: str) -> tuple[str, str]:
+        """Annotates a unit.
 
         Args:
-            batch: `unit`, one JSON text a unit, see `encode_unit`.
+            text: the unit, see `encode_unit`.
 
         Returns:
-            `outcome`: one JSON text a unit, the unit's name and what became of each recording in it; `pace`: one a
-            unit, see `Pace.stop`.
+            (outcome, pace): JSON texts: the unit's name and what became of each recording in it; see `Pace.stop`.
         """
-        outcomes, paces = [], []
-        for text in batch["unit"]:
-            self.pace.start()
-            outcomes.append(self._annotate(*decode_unit(text)))
-            paces.append(self.pace.stop())
-        return {"outcome": np.array(outcomes, dtype=object), "pace": np.array(paces, dtype=object)}
+        self.pace.start()
+        return self._annotate(*decode_unit(text)), self.pace.stop()
 
     def _annotate(self, unit: Unit, facts: dict[str, dict[str, Any]]) -> str:
         tries = Tries(self.ledger, unit.name, self.settings.command)

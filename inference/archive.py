@@ -18,7 +18,7 @@ from distill import storage, tables
 from distill.audio import AudioError, probe
 from distill.audio_errors import from_storage
 from distill.patience import patiently
-from inference import recorders
+from inference import pool, recorders
 from inference.ledger import Ledger, Tries
 from inference.sites import SiteRule
 
@@ -62,8 +62,6 @@ def inventory(
     Returns:
         `SEEN`, one row a file, sorted by path.
     """
-    import ray
-
     root, command = storage.absolute(url), uuid.uuid4().hex
 
     def read(batch: pa.Table) -> pa.Table:
@@ -78,22 +76,18 @@ def inventory(
             tries.done()
         return pa.Table.from_pylist(rows, SEEN)
 
-    blocks: list[Any] = [
-        ray.put(files.slice(start, FILES_PER_BLOCK)) for start in range(0, len(files), FILES_PER_BLOCK)
-    ]
+    blocks = (files.slice(start, FILES_PER_BLOCK) for start in range(0, len(files), FILES_PER_BLOCK))
     found: list[pa.Table] = []
     done = parts = fresh = 0
     kept_at = time.monotonic()
-    if blocks:
-        dataset = ray.data.from_arrow_refs(blocks).map_batches(read, batch_size=None, batch_format="pyarrow")
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            found.append(batch.cast(SEEN))  # type: ignore[union-attr,operator]
-            done += len(batch)
-            fresh += len(batch)
-            if state is not None and (fresh >= ROWS_PER_PART or time.monotonic() - kept_at > KEPT_EVERY_S):
-                state.keep_part("inventory", pa.concat_tables(found[parts:]))
-                parts, fresh, kept_at = len(found), 0, time.monotonic()
-            progress(done)
+    for batch in pool.tasks(read, blocks):
+        found.append(batch)
+        done += len(batch)
+        fresh += len(batch)
+        if state is not None and (fresh >= ROWS_PER_PART or time.monotonic() - kept_at > KEPT_EVERY_S):
+            state.keep_part("inventory", pa.concat_tables(found[parts:]))
+            parts, fresh, kept_at = len(found), 0, time.monotonic()
+        progress(done)
     return pa.concat_tables([SEEN.empty_table(), *found]).sort_by("path").combine_chunks()
 
 

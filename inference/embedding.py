@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from distill import dataset, student
 from distill.dataset import Clips
+from inference import pool
 
 ROWS_PER_BLOCK = 64
 BATCH = 32
@@ -30,8 +30,8 @@ class _Embedder:
         self.student = student.load(model, device)
         self.base: student.Base = ray.get(base[0]).to(device)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        vectors, kept = dataset.embed_clips(self.clips, self._embed, batch["row"], BATCH)
+    def work(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        vectors, kept = dataset.embed_clips(self.clips, self._embed, rows, BATCH)
         widths = np.cumsum(self._widths())[:-1]
         parts = np.split(vectors.reshape(len(kept), -1), widths, axis=1) if len(kept) else []
         if not parts:
@@ -79,21 +79,17 @@ def embed_recordings(
     """
     import ray
 
-    blocks = [
-        pa.table({"row": np.arange(start, min(start + ROWS_PER_BLOCK, rows))})
-        for start in range(0, rows, ROWS_PER_BLOCK)
-    ]
-    data = ray.data.from_arrow(blocks).map_batches(
-        _Embedder,
+    blocks = [np.arange(start, min(start + ROWS_PER_BLOCK, rows)) for start in range(0, rows, ROWS_PER_BLOCK)]
+    arguments = {
         # In a list Ray passes the reference on instead of its value: one copy a node, not one an actor.
-        fn_constructor_args=([ray.put(clips)], model, [ray.put(base)], "cuda" if gpus_each else "cpu", 1),
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=min(actors, len(blocks))),
-        num_gpus=gpus_each,
-        num_cpus=1,
-    )
+        "clips": [ray.put(clips)],
+        "model": model,
+        "base": [ray.put(base)],
+        "device": "cuda" if gpus_each else "cpu",
+        "threads": 1,
+    }
     parts: list[Any] = []
-    for part in data.iter_batches(batch_size=None, batch_format="numpy"):
+    for part in pool.actors(_Embedder, arguments, blocks, actors, num_gpus=gpus_each, num_cpus=1):
         parts.append(part)
         progress(sum(len(one["row"]) for one in parts))
     done = np.concatenate([part["row"] for part in parts])

@@ -25,6 +25,7 @@ from distill import checkpoints, prompts, storage, tables
 from distill.audio_errors import AudioError, from_storage
 from distill.errors import UserError
 from distill.patience import patiently
+from inference import pool
 
 THUMBNAIL_PX = 240
 IMAGES_PER_BLOCK = 64
@@ -167,7 +168,7 @@ class _EmbedImages:
             torch.set_num_threads(1)  # there is an actor a core
         self.teacher = teacher.load(**load)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
+    def work(self, batch: pa.Table) -> pa.Table:
         results = [_open_image(url) for url in batch["url"].to_pylist()]
         good = [i for i, result in enumerate(results) if not isinstance(result, str)]
         vectors = np.zeros((len(results), self.teacher.width), np.float32)
@@ -236,8 +237,6 @@ def build(
     Returns:
         (the photographs with `embedding` and `thumbnail`, sorted by species; a `tables.QUARANTINE` table).
     """
-    import ray
-
     urls = [storage.absolute(tables.resolve_path(path, table_url)) for path in images["path"].to_pylist()]
     images = images.append_column("url", pa.array(urls, pa.string()))
     blocks = [images.slice(start, IMAGES_PER_BLOCK) for start in range(0, len(images), IMAGES_PER_BLOCK)]
@@ -246,17 +245,9 @@ def build(
         "image_resize": image_resize,
         "device": "cuda" if gpus_each else "cpu",
     }
-    dataset = ray.data.from_arrow(blocks).map_batches(
-        _EmbedImages,
-        fn_constructor_kwargs={"load": load},
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=min(actors, -(-len(blocks) // BLOCKS_PER_ACTOR))),
-        num_gpus=gpus_each,
-        num_cpus=1,
-    )
+    most = min(actors, -(-len(blocks) // BLOCKS_PER_ACTOR))
     parts: list[pa.Table] = []
-    for part in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for part in pool.actors(_EmbedImages, {"load": load}, blocks, most, num_gpus=gpus_each, num_cpus=1):
         parts.append(part)
         progress(sum(map(len, parts)), len(images))
     done = pa.concat_tables(parts)

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from distill import storage, tables
 from distill.patience import persistently
-from inference import accounting, embeddings, record, sites
+from inference import accounting, embeddings, pool, record, sites
 from inference.ledger import Ledger, read_parquet
 
 PART_ROWS = 500_000
@@ -150,13 +150,7 @@ def _each(ledger: Ledger, name: str, groups: list[Group], round_number: int) -> 
         for group in groups:
             yield _put_together(ledger, name, group, round_number)
         return
-    import ray
-
-    task = ray.remote(_put_together).options(num_cpus=1, max_retries=-1)
-    waiting = [task.remote(ledger, name, group, round_number) for group in groups]
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        yield from ray.get(ready)
+    yield from pool.tasks(lambda group: _put_together(ledger, name, group, round_number), groups)
 
 
 def _put_together(ledger: Ledger, name: str, group: Group, round_number: int) -> tuple[int, int]:

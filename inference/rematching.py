@@ -46,16 +46,17 @@ class Rematcher(Annotator):
     def _load_encoder(self) -> None:
         self.recordings = self.source.table("recordings")
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Matches row groups.
+    def work(self, text: str) -> tuple[str, str]:
+        """Matches a row group.
 
         Args:
-            batch: `unit`, one JSON text a row group, see `encode_group`.
+            text: the row group, see `encode_group`.
 
         Returns:
-            `outcome`, as of `Annotator`.
+            (outcome, pace): as of `Annotator`.
         """
-        return {"outcome": np.array([self._rematch(json.loads(text)) for text in batch["unit"]], dtype=object)}
+        self.pace.start()
+        return self._rematch(json.loads(text)), self.pace.stop()
 
     def _rematch(self, raw: dict[str, Any]) -> str:
         self.rows = embeddings.read(embeddings.Group(**raw["group"]))

@@ -37,13 +37,11 @@ if TYPE_CHECKING:
     from inference.listing import Change, Listing
     from inference.plan import Plan
     from inference.scoring import Scoring
-    from inference.spans import Unit
     from jobs.prepared import Prepared
 
 MOST_DECODERS = 16
-UNITS_AT_ONCE = 2_000
-UNITS_PER_ACTOR = 250
-"""Annotators start anew behind so many units: hours of work for each, against which their start is little."""
+UNITS_TIMED = 10_000
+"""Behind so many units the pace of a run is known."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ def main(options: Options) -> None:
             kept_names = ready.names.keep(options.out, run_id)
             settings = dataclasses.replace(settings, scoring=dataclasses.replace(settings.scoring, names=kept_names))
         paces: list[str] = []
-        outcomes = outcomes.of(planned.accepted) + run_units(settings, planned, actors, gpus, paces)
+        outcomes = outcomes.of(planned.accepted) + run_units(settings, planned, actors[1], gpus, paces)
         fresh = accounting.settle(seen, outcomes.files, ready.band_hz)
         kept = recordings.filter(pc.invert(pc.is_in(recordings["path"], seen["path"])))
         recordings = pa.concat_tables([kept, fresh]).sort_by("path")
@@ -351,19 +349,18 @@ def _check_place(options: Options) -> None:
             raise UserError(f"--{name} needs the other coordinate and --range")
 
 
-def run_units(settings: Settings, planned: Plan, actors: tuple[int, int], gpus: float, paces: list[str]) -> Outcomes:
+def run_units(settings: Settings, planned: Plan, most: int, gpus: float, paces: list[str]) -> Outcomes:
     """Runs the annotators over the units that are yet to be done.
-
-    Units are handed to Ray some thousands at a time: it keeps each block and what it knows of it until the end.
 
     Args:
         settings: of the run.
         planned: what is to be done.
-        actors: fewest and most.
+        most: annotators side by side.
         gpus: of each annotator.
         paces: takes what `Pace.stop` says of each of the first units.
     """
-    from inference import ledger
+    from distill import memory
+    from inference import annotator, ledger, pool
     from jobs import progress
 
     gathering = ledger.Gathering()
@@ -371,47 +368,18 @@ def run_units(settings: Settings, planned: Plan, actors: tuple[int, int], gpus: 
         return gathering.outcomes()
     if len(planned.accepted):
         opts.note(f"{len(planned.accepted)} units were annotated by an earlier start, {planned.units} are to be done")
-    least, most = actors
     bar = progress.Progress("windows", planned.todo_windows)
     done = 0
-    units = planned.each()
-    size = max(UNITS_AT_ONCE, UNITS_PER_ACTOR * most)
-    for turn in itertools.count():
-        some = list(itertools.islice(units, size))
-        if not some:
-            break
-        for batch in _annotated(settings, some, (least, most), gpus):
-            if not turn:  # the next ones are other actors, which never work side by side with these
-                paces += map(str, batch["pace"])
-            for text in batch["outcome"]:
-                gathering.add(str(text))
-                done += sum(count for file in json.loads(text)["files"] for _, count in file["spans"])
-            bar.update(done)
+    resources = {"num_cpus": 1, "num_gpus": gpus, "runtime_env": None if gpus else memory.runtime_env()}
+    texts = itertools.starmap(annotator.encode_unit, planned.each())
+    for text, pace in pool.actors(annotator.Annotator, {"settings": settings}, texts, most, opts.note, **resources):
+        if len(paces) < UNITS_TIMED:
+            paces.append(pace)
+        gathering.add(text)
+        done += sum(count for file in json.loads(text)["files"] for _, count in file["spans"])
+        bar.update(done)
     bar.close()
     return gathering.outcomes()
-
-
-def _annotated(
-    settings: Settings, units: list[tuple[Unit, pa.Table]], actors: tuple[int, int], gpus: float
-) -> Iterator[Any]:
-    """What `Annotator` says of each unit, as units are done."""
-    import pyarrow as pa
-    import ray
-
-    from distill import memory
-    from inference.annotator import Annotator, encode_unit
-
-    blocks: list[Any] = [ray.put(pa.table({"unit": [encode_unit(unit, facts)]})) for unit, facts in units]
-    dataset = ray.data.from_arrow_refs(blocks).map_batches(
-        Annotator,
-        fn_constructor_kwargs={"settings": settings},
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=min(actors[0], len(blocks)), max_size=min(actors[1], len(blocks))),
-        num_gpus=gpus,
-        num_cpus=1,
-        runtime_env=None if gpus else memory.runtime_env(),
-    )
-    yield from dataset.iter_batches(batch_size=None, batch_format="numpy")
 
 
 def _inventory(todo: pa.Table, options: Options, rule: Any, state: Ledger) -> pa.Table:

@@ -53,9 +53,6 @@ def connect() -> None:
                 raise
             reason = str(error.__cause__ or error).strip().splitlines()[-1]  # above it lies the C++ core's traceback
             raise UserError(f"RAY_ADDRESS {address}: no job can start there: {one_line(reason)}") from None
-    # Ray Data draws a bar for each operator: our own line says what the user asked for.
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def connect_beside(work: Callable[[], T]) -> T:

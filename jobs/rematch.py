@@ -240,10 +240,7 @@ def _match(
     settings: Settings, source: Source, finished: Outcomes, groups: list[Group], actors: tuple[int, int] | None
 ) -> Outcomes:
     """Runs the matching actors over the row groups that are not finished."""
-    import pyarrow as pa
-    import ray
-
-    from inference import ledger, rematching
+    from inference import ledger, pool, rematching
     from jobs import cluster, progress
 
     names = set(finished.files["unit"].to_pylist())
@@ -252,22 +249,15 @@ def _match(
         opts.note(f"{len(groups) - len(todo)} of {len(groups)} row groups were matched by an earlier start")
     gathering = ledger.Gathering()
     if todo:
-        least, most = actors or (cluster.slots(0),) * 2
-        blocks = [pa.table({"unit": [rematching.encode_group(group)]}) for group in todo]
-        dataset = ray.data.from_arrow(blocks).map_batches(
-            rematching.Rematcher,
-            fn_constructor_kwargs={"settings": settings, "source": source},
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(todo)), max_size=min(most, len(todo))),
-            num_cpus=1,
-        )
+        _, most = actors or (cluster.slots(0),) * 2
         rows = {rematching.name_of(group): group.rows for group in todo}
         bar = progress.Progress("windows", sum(rows.values()))
         done = 0
-        for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
-            for text in batch["outcome"]:
-                gathering.add(str(text))
-                done += rows[json.loads(text)["unit"]]
+        arguments = {"settings": settings, "source": source}
+        texts = map(rematching.encode_group, todo)
+        for text, _ in pool.actors(rematching.Rematcher, arguments, texts, most, opts.note, num_cpus=1):
+            gathering.add(text)
+            done += rows[json.loads(text)["unit"]]
             bar.update(done)
         bar.close()
     return finished + gathering.outcomes()

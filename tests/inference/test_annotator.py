@@ -48,7 +48,7 @@ def annotate(made: Annotator, name: str, spans: list[Span]) -> tuple[dict[str, A
     unit = Unit(f"{name}-{spans[0].first}-{len(spans)}", tuple(spans))
     row = archive._seen(made.settings.archive, {"path": name, "size_bytes": 1, "etag_or_mtime": ""}, None, _Nowhere())
     text = annotator.encode_unit(unit, pa.Table.from_pylist([row], archive.SEEN).select(plan.FACTS))
-    (outcome,) = made({"unit": np.array([text], dtype=object)})["outcome"]
+    outcome, _ = made.work(text)
     staged = ledger.Ledger(made.settings.out, "r").staged("hits", unit.name)
     hits = pq.read_table(staged).to_pylist() if Path(staged).exists() else []
     (file,) = json.loads(outcome)["files"]
@@ -141,7 +141,7 @@ def test_a_unit_goes_on_where_its_annotator_died(
         return Annotator(dataclasses.replace(made.settings, out=str(tmp_path / out), embeddings=kind, **more))
 
     def work(one: Annotator) -> dict[str, Any]:
-        return json.loads(one({"unit": np.array([text], dtype=object)})["outcome"][0])
+        return json.loads(one.work(text)[0])
 
     def staged(out: str, name: str) -> list[dict[str, Any]]:
         order = lambda row: (row["recording"], row["start_s"], row.get("rank", 1))  # noqa: E731

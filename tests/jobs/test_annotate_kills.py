@@ -314,7 +314,7 @@ def crash(url, frames):
 annotator.open_audio = crash
 import pickle
 settings, unit = pickle.load(open(sys.argv[1], "rb"))
-print(annotator.Annotator(settings)({"unit": [unit]})["outcome"][0])
+print(annotator.Annotator(settings).work(unit)[0])
 """
 
 

@@ -1,0 +1,117 @@
+"""Work spread over a Ray cluster, whose results come as they are done: by actors that stay, or by tasks.
+
+It is Ray's core alone. Ray Data has pools too, and keeps three processes beside them which have to start first and then
+wake a hundred times a second each; what it keeps of each block grows with the archive. Here nothing is kept of work
+that is done, and work may come from an iterator that never fits in memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+TASKS_AHEAD = 4
+"""Tasks handed to Ray for each CPU of the cluster: what is waiting there is not waited for."""
+PATIENCE_S = 60.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def actors(
+    kind: type,
+    arguments: dict[str, Any],
+    items: Iterable[Any],
+    most: int,
+    say: Callable[[str], None] = lambda line: None,
+    **resources: Any,
+) -> Iterator[Any]:
+    """What `kind(**arguments).work(item)` returns for each item, as items are done.
+
+    All actors are asked for at once and take work as they come up, so that they grow with a cluster that starts nodes
+    for them; one at a time each, for which of them will be the slowest is not known. What a process or node that ended
+    was at work on is begun again by its next actor.
+
+    Args:
+        kind: a class, importable by name.
+        arguments: of its constructor.
+        items: what is to be worked on, none of it None; taken from as actors are free.
+        most: actors side by side.
+        say: called with a line when none of them could start for a minute.
+        resources: of an actor, and other options of `ray.remote`.
+
+    Raises:
+        Exception: what the constructor or the work raised.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    items = iter(items)
+    first = list(itertools.islice(items, most))
+    remote: Any = ray.remote(kind).options(max_restarts=-1, max_task_retries=-1, **resources)
+    starting: dict[Any, Any] = {}
+    for _ in first:
+        actor = remote.remote(**arguments)
+        starting[actor.__ray_ready__.remote()] = actor
+    items = itertools.chain(first, items)
+    busy: dict[Any, Any] = {}
+    patient = True
+    try:
+        while starting or busy:
+            begin = time.monotonic()
+            done, _ = ray.wait([*starting, *busy], timeout=PATIENCE_S if patient else None)
+            if not done and time.monotonic() - begin >= PATIENCE_S:
+                patient = False
+                if not busy:
+                    say(f"no node has had room for {kind.__name__} yet: see `ray status` for what the cluster lacks")
+            for ref in done:
+                worked = ref in busy
+                actor = (busy if worked else starting).pop(ref, None)
+                if actor is None:  # came up when nothing was left for it
+                    continue
+                try:
+                    result = ray.get(ref)
+                except RayTaskError as error:
+                    raise error.cause from error
+                item = next(items, None)
+                if item is not None:
+                    busy[actor.work.remote(item)] = actor
+                else:
+                    # Their places may be waited for by an actor that lost its own.
+                    for idle in [actor, *starting.values()]:
+                        ray.kill(idle)
+                    starting.clear()
+                if worked:
+                    yield result
+    finally:
+        for actor in [*starting.values(), *busy.values()]:
+            ray.kill(actor)
+
+
+def tasks(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """What `work(item)` returns for each item, as items are done; a CPU each. One whose process ended is begun again.
+
+    Args:
+        work: sent to the nodes once.
+        items: taken as tasks are done, some of them ahead.
+
+    Raises:
+        Exception: what the work raised.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    task: Any = ray.remote(work).options(num_cpus=1, max_retries=-1)
+    ahead = TASKS_AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    items = iter(items)
+    waiting = [task.remote(item) for item in itertools.islice(items, ahead)]
+    while waiting:
+        done, waiting = ray.wait(waiting)
+        for ref in done:
+            waiting += [task.remote(item) for item in itertools.islice(items, 1)]
+            try:
+                yield ray.get(ref)
+            except RayTaskError as error:
+                raise error.cause from error
