@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from distill import storage, tables
+from distill import pool, storage, tables
 from distill.audio import AudioError, probe
 from distill.audio_errors import from_storage
 from distill.patience import patiently
-from inference import pool, recorders
+from inference import recorders
 from inference.ledger import Ledger, Tries
 from inference.sites import SiteRule
 

@@ -1,4 +1,4 @@
-"""Embeds the recordings of a manifest by a Ray Data job, by the student and by the model it came from."""
+"""Embeds the recordings of a manifest by a Ray job, by the student and by the model it came from."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from distill import dataset, student
+from distill import dataset, pool, student
 from distill.dataset import Clips
-from inference import pool
 
 ROWS_PER_BLOCK = 64
 BATCH = 32

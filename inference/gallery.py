@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from distill import checkpoints, prompts, storage, tables
+from distill import checkpoints, pool, prompts, storage, tables
 from distill.audio_errors import AudioError, from_storage
 from distill.errors import UserError
 from distill.patience import patiently
-from inference import pool
 
 THUMBNAIL_PX = 240
 IMAGES_PER_BLOCK = 64

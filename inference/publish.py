@@ -20,9 +20,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill import storage, tables
+from distill import pool, storage, tables
 from distill.patience import persistently
-from inference import accounting, embeddings, pool, record, sites
+from inference import accounting, embeddings, record, sites
 from inference.ledger import Ledger, read_parquet
 
 PART_ROWS = 500_000

@@ -359,8 +359,8 @@ def run_units(settings: Settings, planned: Plan, most: int, gpus: float, paces: 
         gpus: of each annotator.
         paces: takes what `Pace.stop` says of each of the first units.
     """
-    from distill import memory
-    from inference import annotator, ledger, pool
+    from distill import memory, pool
+    from inference import annotator, ledger
     from jobs import progress
 
     gathering = ledger.Gathering()

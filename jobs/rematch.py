@@ -240,7 +240,8 @@ def _match(
     settings: Settings, source: Source, finished: Outcomes, groups: list[Group], actors: tuple[int, int] | None
 ) -> Outcomes:
     """Runs the matching actors over the row groups that are not finished."""
-    from inference import ledger, pool, rematching
+    from distill import pool
+    from inference import ledger, rematching
     from jobs import cluster, progress
 
     names = set(finished.files["unit"].to_pylist())
