@@ -8,7 +8,6 @@ that is done, and work may come from an iterator that never fits in memory.
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -61,9 +60,8 @@ def actors(
     patient = True
     try:
         while starting or busy:
-            begin = time.monotonic()
             done, _ = ray.wait([*starting, *busy], timeout=PATIENCE_S if patient else None)
-            if not done and time.monotonic() - begin >= PATIENCE_S:
+            if not done:
                 patient = False
                 if not busy:
                     say(f"no node has had room for {kind.__name__} yet: see `ray status` for what the cluster lacks")
@@ -113,9 +111,10 @@ def tasks(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Res
         for ref in done:
             waiting += [task.remote(item) for item in itertools.islice(items, 1)]
             try:
-                yield ray.get(ref)
+                result = ray.get(ref)
             except RayTaskError as error:
                 raise error.cause from error
+            yield result
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
