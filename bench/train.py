@@ -2,7 +2,7 @@
 
     python bench/train.py --batch-size 8 --steps 8 --json train.json
 
-- ours: Ray tasks decode files, Ray Train takes steps, MLflow keeps the curves; the rate is the run's own.
+- ours: Ray Data decodes files, Ray Train takes steps, MLflow keeps the curves; the rate is the run's own.
 - bare: a plain loop over the same features and text vectors, ready in memory, with the same tower, loss and optimizer.
 - usual: a plain loop as in the models' own documentation: waveforms in memory, transformers' feature extractor and
   audio tower, and the teacher's text tower in every step.

@@ -1,26 +1,23 @@
-"""The training river: which recording comes when, decoded by Ray tasks.
+"""The training river: which recording comes when, decoded by Ray Data.
 
 The order of a run is a pure function of (seed, epoch): a position in it is all that a restart needs, every world size
 sees the same global batches, and no row is dropped or doubled between ranks. That is why each worker draws its own
-share from this order instead of Ray Data's `streaming_split`, which drops remainders and keeps no position; and what is
-left of Ray Data without it, a scheduling loop in the worker's own process and two actors that wake a hundred times a
-second each, took a step's time.
+share from this order instead of `streaming_split`, which drops remainders and keeps no position.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from distill import pool, storage, tables
+from distill import storage, tables
 from distill.audio import REASONS, AudioError, open_audio, read_mono
 from distill.errors import UserError
 from distill.padding import fit_length
@@ -34,17 +31,14 @@ if TYPE_CHECKING:
 # A block of decoded clips is held in the object store whole: 16 clips of 10 s at 48 kHz are 31 MB. Smaller blocks cost
 # more scheduling than decoding.
 BLOCK_BYTES = 32_000_000
-# What a step takes next is there, on its device, when it asks for it.
-BATCHES_READY = 2
+# One execution of Ray Data plans all its tasks up front: a long run is cut into executions of this many.
+BLOCKS_PER_EXECUTION = 4000
 # An undecodable row's place is taken by another row of the manifest, so that batches keep their size.
 SUBSTITUTES = 8
-# Threads that read in this process what no task is asked for.
+# Threads that read in this process what Ray Data is not asked for.
 READERS = 4
 # What went wrong travels with a batch, whose columns are numbers.
 REASON_OF = tuple(REASONS)
-
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -236,55 +230,68 @@ def training_batches(
         torch tensors: `wave` float32 [b, clip_samples], and int64 [b] `text`, `species`, `row`, `failed`, `reason`
         (see `Clips.training_row`).
     """
+    size = share_size(order.batch_size, rank, world)
+    steps_per_execution = max(1, BLOCKS_PER_EXECUTION * clips_per_block // size)
+
+    for begin in range(first_step, order.steps, steps_per_execution):
+        steps = min(steps_per_execution, order.steps - begin)
+
+        def rows_at(places: np.ndarray, begin: int = begin) -> tuple[np.ndarray, np.ndarray]:
+            steps_of = begin + places // size
+            rows = [order.share(int(s), rank, world)[int(p) % size] for s, p in zip(steps_of, places, strict=True)]
+            return steps_of // order.steps_per_epoch, np.asarray(rows)
+
+        yield from _decoded(clips, steps * size, clips_per_block, size, rows_at, device)
+
+
+class _Unhurried(ExecutionCallback):
+    """Lets Ray Data's scheduling loop breathe.
+
+    While all that may be buffered is buffered, the loop has no task to wait for and spins, in this process and under
+    the interpreter's lock that training needs: a sampling profiler found it busy for two thirds of the time.
+    """
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Called by the loop at each of its rounds."""
+        time.sleep(0.01)
+
+
+def _decoded(
+    clips: Any,
+    count: int,
+    clips_per_block: int,
+    batch_size: int,
+    rows_at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    device: str,
+) -> Iterator[dict[str, Any]]:
     import ray
-    import torch
 
-    def decode(places: list[tuple[int, int]]) -> dict[str, np.ndarray]:
+    def decode(batch: Any) -> Any:
         source: Clips = ray.get(clips)
-        decoded = [source.training_row(row, epoch) for row, epoch in places]
-        return {name: np.asarray([one[name] for one in decoded]) for name in decoded[0]}
+        epochs, rows = rows_at(batch["id"])
+        decoded = [source.training_row(int(row), int(epoch)) for epoch, row in zip(epochs, rows, strict=True)]
+        return {
+            name: np.stack([one[name] for one in decoded])
+            if name == "wave"
+            else np.array([one[name] for one in decoded], np.int64)
+            for name in decoded[0]
+        }
 
-    places = (
-        (int(row), step // order.steps_per_epoch)
-        for step in range(first_step, order.steps)
-        for row in order.share(step, rank, world)
-    )
-    blocks = iter(lambda: list(itertools.islice(places, clips_per_block)), [])
-    # Every CPU has a block of some worker's at work, and the next one waits for it.
-    ahead = 2 + -(-int(ray.cluster_resources().get("CPU", 1)) // world)
-    batches = _batched(pool.in_order(decode, blocks, ahead), share_size(order.batch_size, rank, world))
-    tensors = ({name: torch.from_numpy(column).to(device) for name, column in one.items()} for one in batches)
-    yield from _ready(tensors, BATCHES_READY)
-
-
-def _batched(blocks: Iterable[dict[str, np.ndarray]], size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Columns cut anew into so many rows; in memory of this process, not in the object store's, which is read only."""
-    held: list[dict[str, np.ndarray]] = []
-    for block in blocks:
-        held.append(block)
-        have = sum(len(one["row"]) for one in held)
-        if have < size:
-            continue
-        joined = {name: np.concatenate([one[name] for one in held]) for name in block}
-        for start in range(0, have - size + 1, size):
-            yield {name: column[start : start + size] for name, column in joined.items()}
-        held = [{name: column[have // size * size :] for name, column in joined.items()}]
-
-
-def _ready(items: Iterator[Item], count: int) -> Iterator[Item]:
-    """The same items, so many of them made ahead by a thread."""
-    thread = ThreadPoolExecutor(1)
-    try:
-        waiting = deque(thread.submit(next, items, None) for _ in range(count))
-        while (item := waiting.popleft().result()) is not None:
-            waiting.append(thread.submit(next, items, None))
-            yield item
-    finally:
-        thread.shutdown(wait=False, cancel_futures=True)
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    # To poll a task's own memory is to read the maps of all the object store's pages, each second.
+    context.memory_usage_poll_interval_s = None
+    if _Unhurried not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(_Unhurried)
+    blocks = max(1, -(-count // clips_per_block))
+    dataset = ray.data.range(count, override_num_blocks=blocks).map_batches(decode, batch_size=None)
+    yield from dataset.iter_torch_batches(batch_size=batch_size, prefetch_batches=2, device=device)
 
 
 def undecodable(clips: Clips, rows: Iterable[int]) -> dict[int, str]:
     """Those of some rows whose beginning cannot be decoded now, with the word of `REASONS` that says why."""
+    from concurrent.futures import ThreadPoolExecutor
 
     def reason(row: int) -> str | None:
         try:
@@ -294,8 +301,8 @@ def undecodable(clips: Clips, rows: Iterable[int]) -> dict[int, str]:
         return None
 
     asked = list(rows)
-    with ThreadPoolExecutor(READERS) as readers:
-        return {row: why for row, why in zip(asked, readers.map(reason, asked), strict=True) if why}
+    with ThreadPoolExecutor(READERS) as pool:
+        return {row: why for row, why in zip(asked, pool.map(reason, asked), strict=True) if why}
 
 
 def embed_clips(
@@ -317,6 +324,7 @@ def embed_clips(
     Returns:
         (embeddings float32 [m, width], rows int64 [m]): rows that cannot be decoded are left out, m ≤ n.
     """
+    from concurrent.futures import ThreadPoolExecutor
 
     def read(row: int) -> np.ndarray | None:
         try:
@@ -327,10 +335,10 @@ def embed_clips(
             return None
 
     parts, kept = [], []
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(rows), batch_size):
             some = rows[start : start + batch_size]
-            waves = list(readers.map(read, some.tolist()))
+            waves = list(pool.map(read, some.tolist()))
             good = [i for i, wave in enumerate(waves) if wave is not None]
             if good:
                 parts.append(embed(np.stack([waves[i] for i in good])))  # type: ignore[misc]

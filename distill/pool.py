@@ -1,4 +1,4 @@
-"""Work spread over a Ray cluster: by actors that stay, by tasks, or by tasks whose results come in order.
+"""Work spread over a Ray cluster: results as they are done, by actors that stay or by tasks.
 
 It is Ray's core alone. Ray Data has pools too, and keeps three processes beside them which have to start first and then
 wake a hundred times a second each; what it keeps of each block grows with the archive. Here nothing is kept of work
@@ -8,7 +8,6 @@ that is done, and work may come from an iterator that never fits in memory.
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -115,29 +114,3 @@ def tasks(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Res
             except RayTaskError as error:
                 raise error.cause from error
             yield result
-
-
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """What `work(item)` returns for each item, in the order of the items; a task of one CPU each, as in `tasks`.
-
-    Args:
-        work: sent to the nodes once.
-        items: taken as results are.
-        ahead: tasks that are at work, or whose results wait to be taken.
-
-    Raises:
-        Exception: what the work raised.
-    """
-    import ray
-    from ray.exceptions import RayTaskError
-
-    task: Any = ray.remote(work).options(num_cpus=1, max_retries=-1)
-    items = iter(items)
-    waiting = deque(task.remote(item) for item in itertools.islice(items, ahead))
-    while waiting:
-        try:
-            result = ray.get(waiting.popleft())
-        except RayTaskError as error:
-            raise error.cause from error
-        waiting.extend(task.remote(item) for item in itertools.islice(items, 1))
-        yield result

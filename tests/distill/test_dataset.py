@@ -157,14 +157,6 @@ def test_ray_brings_the_batches_in_order(clips: Clips, ray_started: None, world_
     assert [rows.tolist() for rows in seen] == [rows.tolist() for rows in expected]
 
 
-def test_a_decoders_error_reaches_the_step(clips: Clips, ray_started: None) -> None:
-    import ray
-
-    order = Order(rows=2 * len(clips.paths), batch_size=4, epochs=1, seed=5)  # half of them are not there
-    with pytest.raises(IndexError):
-        list(dataset.training_batches(ray.put(clips), 5, order, 0, 1, 0, "cpu"))
-
-
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

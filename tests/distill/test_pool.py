@@ -101,11 +101,3 @@ def test_tasks_give_every_result_though_a_process_is_killed(ray_started: None, t
 def test_a_tasks_error_is_its_own(ray_started: None) -> None:
     with pytest.raises(UserError, match=r"^1 is no number$"):
         list(pool.tasks(lambda number: Refusing(False).work(number), [1]))
-
-
-def test_results_come_in_order_and_not_far_ahead(ray_started: None, tmp_path: Path) -> None:
-    counting = Counting(tmp_path)
-    results = pool.in_order(lambda number: counting.work(number), range(100), 4)
-    assert [next(results) for _ in range(10)] == [n**2 for n in range(10)]  # 3 is begun again
-    assert max(int(path.name.split("-")[0]) for path in tmp_path.iterdir()) <= 13
-    assert list(results) == [n**2 for n in range(10, 100)]
