@@ -1,23 +1,27 @@
 """The HTS-AT tower for annotation on CPUs: the weights of `htsat.Tower`, laid out for the products of this machine.
 
-The same function with three changes of order. The windows of a block are worked on a few at a time, so that what one
-operation writes is in a core's cache for the next. Weights are kept in the layout that oneDNN's products read, which
-also add the bias, GELU and the residual while a result is in a register. Position bias and shift mask are one tensor,
-made once, and start the product of queries and keys.
+The same function with another order of work. The windows of a block are worked on a few at a time, so that what one
+operation writes is in a core's cache for the next. Weights are kept in the layout that the products read
+(`packed_linear`). Position bias and shift mask are one tensor, made once. Between the products stand C functions, where
+there are some for this CPU (`kernels`), else PyTorch's operators.
 
 Nothing here can be trained, and no dropout is drawn.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from distill import kernels
 from distill.htsat import Tower
+from distill.packed_linear import layer
 
 # Tokens in one pass through a block: many enough for a full product, few enough for a core's second-level cache.
 CHUNK_TOKENS = 1024
@@ -31,21 +35,25 @@ class PackedTower(nn.Module):
         tower: whose weights it takes; in evaluation mode, on the CPU.
         dtype: of the weights and of what flows between operations: torch.float32 or torch.bfloat16. The features are
             normalised, and the tokens averaged, in float32.
+        int8: whether products with weights are in 8 bits, all but the patches'; see `packed_linear.has_int8`.
     """
 
-    def __init__(self, tower: Tower, dtype: torch.dtype) -> None:
+    def __init__(self, tower: Tower, dtype: torch.dtype, int8: bool = False) -> None:
         super().__init__()
         self.config = tower.config
         self.dtype = dtype
         norm: Any = tower.batch_norm
         self.scale_M = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
         self.shift_M = (norm.bias - norm.running_mean * self.scale_M).detach()
-        self.patches = _linear(tower.patches, dtype)
+        self.patches = layer(tower.patches, dtype, CHUNK_TOKENS)
         self.patch_norm = _norm(tower.patch_norm, dtype)
-        self.blocks = [_PackedBlock(block, dtype) for block in tower.blocks]
+        orders = [getattr(tower, f"_before_block_{n}") for n in range(len(tower.blocks))]
+        blocks = (_PackedBlock(*one, dtype, int8) for one in zip(tower.blocks, orders, strict=True))
+        self.blocks = [list(islice(blocks, depth)) for depth in self.config.depths]
         merges: Any = tower.merges
-        self.merges = [(_norm(merge.norm, dtype), _linear(merge.reduction, dtype)) for merge in merges]
-        self.before_block = [getattr(tower, f"_before_block_{n}") for n in range(len(tower.blocks))]
+        self.merges = [
+            (_norm(merge.norm, dtype), layer(merge.reduction, dtype, CHUNK_TOKENS // 4, int8)) for merge in merges
+        ]
         self.before_merge = [getattr(tower, f"_before_merge_{n}") for n in range(len(tower.merges))]
         self.norm = _norm(tower.norm, dtype)
         self._stretches: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -61,18 +69,25 @@ class PackedTower(nn.Module):
             float32 [batch, pooled width].
         """
         batch = len(mel_B1TM)
-        x_NC = self.patch_norm(self.patches(self._cut(mel_B1TM)))
-        number = 0
-        for stage, depth in enumerate(self.config.depths):
-            for _ in range(depth):
-                x_NC = _reorder(x_NC, batch, self.before_block[number])
-                x_NC = self.blocks[number](x_NC)
-                number += 1
-            if stage + 1 < len(self.config.depths):
+        # What fills a core's cache in the early stages is a clip's tokens: clips go through them one by one. In the later
+        # ones it is the weights, which all clips share.
+        early = sum(blocks[0].clip >= CHUNK_TOKENS for blocks in self.blocks)
+        clips = [self._through(range(early), self._begin(mel), 1) for mel in mel_B1TM.split(1)]
+        x_NC = self._through(range(early, len(self.blocks)), torch.cat(clips), batch)
+        return self.norm(x_NC).view(batch, -1, x_NC.shape[1]).mean(1, dtype=torch.float32)
+
+    def _begin(self, mel_B1TM: torch.Tensor) -> torch.Tensor:
+        return self.patch_norm(self.patches(self._cut(mel_B1TM)))
+
+    def _through(self, stages: range, x_NC: torch.Tensor, batch: int) -> torch.Tensor:
+        for stage in stages:
+            for block in self.blocks[stage]:
+                x_NC = block(x_NC, batch)
+            if stage < len(self.merges):
                 x_NC = _reorder(x_NC, batch, self.before_merge[stage])
                 norm, reduce = self.merges[stage]
                 x_NC = reduce(norm(x_NC.view(len(x_NC) // 4, -1)))
-        return self.norm(x_NC).view(batch, -1, x_NC.shape[1]).mean(1, dtype=torch.float32)
+        return x_NC
 
     def _cut(self, mel_B1TM: torch.Tensor) -> torch.Tensor:
         """Normalised mels, folded into a square and cut into patches: [batch · tokens, patch_size²], see `Tower`."""
@@ -100,49 +115,89 @@ class PackedTower(nn.Module):
 
 
 class _PackedBlock:
-    """One Swin block on tokens in the order of its windows: [tokens of all clips, width]."""
+    """One Swin block: [tokens of all clips, width], from any order of a clip's tokens to that of its windows.
 
-    def __init__(self, block: Any, dtype: torch.dtype) -> None:
-        self.heads, self.area = block.heads, block.window**2
-        self.norm_before, self.norm_after = _norm(block.norm_before, dtype), _norm(block.norm_after, dtype)
-        self.qkv, self.out = _linear(block.qkv, dtype), _linear(block.out, dtype)
-        activation = "gelu" if block.activation is F.gelu else None
-        self.widen, self.narrow = _linear(block.widen, dtype, activation), _linear(block.narrow, dtype)
-        self.activation = None if activation else block.activation
-        self.scale = (block.out.in_features // block.heads) ** -0.5
-        # As many windows at a time as the bias is made for: a part of a clip's, or those of several clips.
-        at_once = max(1, CHUNK_TOKENS // self.area)
+    Args:
+        block: whose weights.
+        order: place among the given tokens of each of its own; None where they come in its order.
+        dtype, int8: see `PackedTower`.
+    """
+
+    def __init__(self, block: Any, order: torch.Tensor | None, dtype: torch.dtype, int8: bool) -> None:
+        # As many windows at a time as fill a part: some of a clip's, or those of several clips.
+        area = block.window**2
+        at_once = max(1, CHUNK_TOKENS // area)
         if block.windows >= at_once:
-            self.at_once = next(n for n in range(at_once, 0, -1) if block.windows % n == 0)
+            at_once = next(n for n in range(at_once, 0, -1) if block.windows % n == 0)
         else:
-            self.at_once = at_once // block.windows * block.windows
-        bias_WHAA = block.bias().detach().to(dtype)
-        period = max(self.at_once, len(bias_WHAA))
-        bias_WHAA = bias_WHAA.repeat(period // len(bias_WHAA), 1, 1, 1)
-        self.bias = [part.flatten(0, 1).contiguous() for part in bias_WHAA.split(self.at_once)]
+            at_once = at_once // block.windows * block.windows
+        self.part, self.clip = at_once * area, block.windows * area
+        self.orders = None if order is None else order.split(self.part)
+        self.norm_before, self.norm_after = _norm(block.norm_before, dtype), _norm(block.norm_after, dtype)
+        self.attend = _attention(block, at_once, dtype)
+        self.qkv = layer(block.qkv, dtype, self.part, int8)
+        self.out = layer(block.out, dtype, self.part, int8)
+        gelu = block.activation is F.gelu
+        self.activation = None if gelu else block.activation
+        self.widen = layer(block.widen, dtype, self.part, int8, gelu)
+        self.narrow = layer(block.narrow, dtype, self.part, int8)
 
-    def __call__(self, x_NC: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x_NC: torch.Tensor, batch: int) -> torch.Tensor:
         out_NC = torch.empty_like(x_NC)
-        for number, (x, out) in enumerate(self._parts(x_NC, out_NC)):
-            attended = self._attend(self.norm_before(x), self.bias[number % len(self.bias)])
-            x = self.out(attended, add=x)
+        for number, (x, out) in enumerate(zip(self._parts(x_NC, batch), out_NC.split(self.part), strict=True)):
+            x = self.out(self.attend(self.qkv(self.norm_before(x)), number), add=x)
             hidden = self.widen(self.norm_after(x))
             if self.activation:
                 hidden = self.activation(hidden)
             out.copy_(self.narrow(hidden, add=x))
         return out_NC
 
-    def _parts(self, *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-        return zip(*(tensor.split(self.at_once * self.area) for tensor in tensors), strict=True)
+    def _parts(self, x_NC: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
+        """What is worked on at a time, in the block's own order."""
+        if self.orders is None:
+            yield from x_NC.split(self.part)
+        elif self.part < self.clip:
+            for x in x_NC.view(batch, self.clip, -1):
+                yield from (x.index_select(0, order) for order in self.orders)
+        else:
+            for x in x_NC.view(batch, self.clip, -1).split(self.part // self.clip):
+                yield x.index_select(1, self.orders[0]).flatten(0, 1)
 
-    def _attend(self, x_NC: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        tokens, width = x_NC.shape
-        windows = tokens // self.area
-        qkv = self.qkv(x_NC).view(windows, self.area, 3, self.heads, width // self.heads)
+
+def _attention(block: Any, at_once: int, dtype: torch.dtype) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    """From queries, keys and values of a part's tokens, side by side, and the part's number, to what is attended to."""
+    bias_WHAA = block.bias().detach()
+    head_width = block.out.in_features // block.heads
+    fused = dtype == torch.bfloat16 and kernels.library() and kernels.can_attend(bias_WHAA.shape[-1], head_width)
+    return (_FusedAttention if fused else _PlainAttention)(bias_WHAA, head_width, at_once, dtype)
+
+
+class _FusedAttention:
+    def __init__(self, bias_WHAA: torch.Tensor, head_width: int, at_once: int, dtype: torch.dtype) -> None:
+        # Most windows share one of a few masks: so few biases stay in a core's cache.
+        kinds_KHAA, of_window = torch.unique(bias_WHAA, dim=0, return_inverse=True)
+        # Powers of two are cheaper than those of e; the function wants [keys, queries].
+        self.bias_KHAA = (kinds_KHAA * math.log2(math.e)).transpose(2, 3).contiguous()
+        self.scale = math.log2(math.e) * head_width**-0.5
+        of_window = of_window.to(torch.int32)
+        self.of_window = of_window.repeat(max(1, at_once // len(of_window))).split(at_once)
+
+    def __call__(self, qkv_NC: torch.Tensor, part: int) -> torch.Tensor:
+        return kernels.attend(qkv_NC, self.bias_KHAA, self.of_window[part % len(self.of_window)], self.scale)
+
+
+class _PlainAttention:
+    def __init__(self, bias_WHAA: torch.Tensor, head_width: int, at_once: int, dtype: torch.dtype) -> None:
+        self.heads, self.area, self.scale = bias_WHAA.shape[1], bias_WHAA.shape[-1], head_width**-0.5
+        bias_WHAA = bias_WHAA.to(dtype).repeat(max(1, at_once // len(bias_WHAA)), 1, 1, 1)
+        self.bias = [part.flatten(0, 1).contiguous() for part in bias_WHAA.split(at_once)]
+
+    def __call__(self, qkv_NC: torch.Tensor, part: int) -> torch.Tensor:
+        qkv = qkv_NC.view(-1, self.area, 3, self.heads, qkv_NC.shape[1] // 3 // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2).unbind(0)
-        logits = torch.baddbmm(bias[: len(q)], q, k.transpose(1, 2), alpha=self.scale)
+        logits = torch.baddbmm(self.bias[part % len(self.bias)][: len(q)], q, k.transpose(1, 2), alpha=self.scale)
         out = torch.bmm(torch.softmax(logits, -1), v)
-        return out.view(windows, self.heads, self.area, -1).transpose(1, 2).reshape(tokens, width)
+        return out.view(-1, self.heads, self.area, out.shape[-1]).transpose(1, 2).reshape(len(qkv_NC), -1)
 
 
 def _reorder(x_NC: torch.Tensor, batch: int, order: torch.Tensor | None) -> torch.Tensor:
@@ -154,50 +209,13 @@ def _reorder(x_NC: torch.Tensor, batch: int, order: torch.Tensor | None) -> torc
 def _norm(norm: nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
     if not isinstance(norm, nn.LayerNorm):
         return lambda x: x
+    width, eps = norm.normalized_shape[0], norm.eps
     assert norm.weight is not None
+    if dtype == torch.bfloat16 and kernels.library() and kernels.can_norm(width):
+        weight, bias = norm.weight.detach().float(), norm.bias.detach().float()
+        return lambda x: kernels.norm(x, weight, bias, eps)
     weight, bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
-    return lambda x: F.layer_norm(x, weight.shape, weight, bias, norm.eps)
-
-
-def _linear(linear: nn.Linear, dtype: torch.dtype, activation: str | None = None) -> Any:
-    """A linear layer, with the activation or a sum behind it, in the fastest way that this PyTorch has."""
-    kind = _PackedLinear if _has_packed(dtype) else _PlainLinear
-    return kind(linear, dtype, activation)
-
-
-def _has_packed(dtype: torch.dtype) -> bool:
-    """Whether the operators behind `torch.compile`'s frozen graphs are there for this type."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
-        return False
-    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-class _PlainLinear:
-    def __init__(self, linear: nn.Linear, dtype: torch.dtype, activation: str | None) -> None:
-        self.weight = linear.weight.detach().to(dtype)
-        self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
-        self.activation = activation
-
-    def __call__(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
-        out = F.linear(x, self.weight, self.bias)
-        if self.activation:
-            out = F.gelu(out)
-        return out if add is None else out.add_(add)
-
-
-class _PackedLinear:
-    def __init__(self, linear: nn.Linear, dtype: torch.dtype, activation: str | None) -> None:
-        weight = linear.weight.detach().to(dtype).contiguous()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, CHUNK_TOKENS)
-        self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
-        self.behind: tuple[str, list[Any], str] = ("gelu", [], "none") if activation else ("none", [], "")
-        self.product = torch.ops.mkldnn._linear_pointwise.default
-        self.product_and_sum = torch.ops.mkldnn._linear_pointwise.binary
-
-    def __call__(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
-        if add is None:
-            return self.product(x, self.weight, self.bias, *self.behind)
-        return self.product_and_sum(x, add, self.weight, self.bias, "add")
+    return lambda x: F.layer_norm(x, (width,), weight, bias, eps)
 
 
 def _taps(given: int, wanted: int) -> tuple[torch.Tensor, torch.Tensor]:

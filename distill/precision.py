@@ -4,8 +4,9 @@ bfloat16 keeps float32's range with 8 bits of precision. Weights and what flows 
 are normalised, tokens averaged and vectors made unit length in float32. Where the hardware has no instruction for it,
 it is slower than float32.
 
-int8 is PyTorch's dynamic quantisation: the linear layers' weights are in 8 bits, what flows into them is brought to 8
-bits batch by batch, and the rest stays float32. It is for CPUs without bfloat16, and asked for, never chosen.
+int8 is for CPUs, and asked for, never chosen: the linear layers' weights are in 8 bits, and what flows into them is
+brought to 8 bits part by part. The rest is bfloat16 on CPUs that have the instructions of `kernels`; on others it is
+PyTorch's dynamic quantisation, with float32 for the rest.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 
 from distill.errors import UserError
 from distill.packed import PackedTower
+from distill.packed_linear import has_int8
 from distill.student import Base, Student
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
@@ -61,7 +63,9 @@ def prepare(model: Student | Base, precision: str) -> None:
         precision: fp32, bf16 or int8.
     """
     device = next(model.parameters()).device
-    if precision == "int8":
+    if precision == "int8" and has_int8():
+        model.tower = PackedTower(model.tower, torch.bfloat16, int8=True)  # type: ignore[assignment]
+    elif precision == "int8":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is to move to a package of its own one day
             model.tower = torch.ao.quantization.quantize_dynamic(model.tower, {nn.Linear}, dtype=torch.qint8)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from distill import packed, precision, student
+from distill import kernels, packed, packed_linear, precision, student
 from distill.audio import read_mono
 from distill.errors import UserError
 from distill.padding import fit_length
@@ -34,10 +34,30 @@ def test_is_the_tower_of_transformers(
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.skipif(kernels.library() is None, reason="distill/kernels.c was not compiled, or has no CPU here")
+@pytest.mark.parametrize(("frames", "batch", "chunk"), [(1001, 3, 1024), (1001, 5, 64), (300, 2, 4096)])
+def test_the_c_functions_change_only_the_last_bits(
+    frames: int, batch: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closer to float32 than PyTorch's operators are, or as close, for whatever part of the windows at a time."""
+    monkeypatch.setattr(packed, "CHUNK_TOKENS", chunk)
+    _, ours = pair({})
+    mel = features(frames, batch)
+    exact = packed.PackedTower(ours, torch.float32)(mel)
+    found = packed.PackedTower(ours, torch.bfloat16)
+    assert all(isinstance(block.attend, packed._FusedAttention) for blocks in found.blocks for block in blocks)
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    usual = packed.PackedTower(ours, torch.bfloat16)(mel)
+    monkeypatch.undo()
+    monkeypatch.setattr(packed, "CHUNK_TOKENS", chunk)
+    error, of_usual = (found(mel) - exact).norm(), (usual - exact).norm()
+    assert 0 < float(error) <= 1.1 * float(of_usual)
+
+
 def test_without_onednns_operators_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     _, ours = pair(SMALL)
     mel = features(256)
-    monkeypatch.setattr(packed, "_has_packed", lambda dtype: False)
+    monkeypatch.setattr(packed_linear, "has_packed", lambda dtype: False)
     torch.testing.assert_close(packed.PackedTower(ours, torch.float32)(mel), ours(mel), atol=2e-5, rtol=1e-4)
 
 
@@ -90,9 +110,9 @@ def synthetic() -> np.ndarray:
     return np.stack(waves).astype(np.float32) + 1e-4 * rng.normal(size=(6, len(t))).astype(np.float32)
 
 
-KINDS = [("bf16", 0.999, True), ("int8", 0.995, False)]
+KINDS = [("bf16", 0.999, True), ("int8", 0.995, kernels.library() is not None)]
 """Precision, least cosine, and whether it holds of what tells sounds apart too: with random weights that is so little
-that 8 bits do not resolve it."""
+that PyTorch's int8, which has one range for a whole batch, does not resolve it."""
 
 
 @pytest.mark.parametrize(("name", "least", "apart"), KINDS)

@@ -1,0 +1,99 @@
+"""The C functions of `kernels.c` on tensors: what stands between the products of a packed tower.
+
+They are compiled when songsight is installed, where there is a C compiler, and run on x86 CPUs that multiply bfloat16
+(AVX512-BF16); a tower works without them, on PyTorch's operators. A call is one thread's work. Tensors are contiguous.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from typing import Any
+
+import torch
+
+AREA = 64
+"""Tokens of a window that `attend` is made for: 8 × 8, as every published tower has them."""
+_LANES, _WIDEST_HEAD, _WIDEST_ROW = 16, 64, 4096
+_P, _N, _F = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+_ARGUMENTS: dict[str, list[Any]] = {
+    "attend": [_P, _P, _P, _P, _N, _N, _N, _F],
+    "norm": [_P, _P, _P, _P, _N, _N, _F],
+    "gelu": [_P, _N],
+    "quantise": [_P, _P, _N, _P, _P],
+}
+_CPU_FLAGS = ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_bf16", "avx512_vnni")
+
+
+@cache
+def library() -> Any:
+    """The compiled functions; None where they were not compiled, or this CPU does not have their instructions."""
+    flags: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if not all(flags.get(name) for name in _CPU_FLAGS):
+        return None
+    for ending in EXTENSION_SUFFIXES:
+        path = os.path.join(os.path.dirname(__file__), f"_kernels{ending}")
+        if os.path.exists(path):
+            loaded = ctypes.CDLL(path)
+            for name, arguments in _ARGUMENTS.items():
+                getattr(loaded, name).argtypes, getattr(loaded, name).restype = arguments, None
+            return loaded
+    return None
+
+
+def can_attend(area: int, head_width: int) -> bool:
+    """Whether `attend` takes windows of so many tokens and heads of this width."""
+    return area == AREA and head_width % 4 == 0 and head_width <= _WIDEST_HEAD
+
+
+def can_norm(width: int) -> bool:
+    """Whether `norm`, `gelu_` and `quantise` take rows of this width."""
+    return width % _LANES == 0 and width <= _WIDEST_ROW
+
+
+def attend(qkv_NC: torch.Tensor, bias_KHAA: torch.Tensor, of_window: torch.Tensor, scale: float) -> torch.Tensor:
+    """softmax₂(scale · q kᵀ + bias) v for each head of each window, where softmax₂ is of powers of two.
+
+    Args:
+        qkv_NC: bfloat16 [windows · area, 3 · heads · width of a head]: all heads' queries, then keys, then values.
+        bias_KHAA: float32 [kinds, heads, keys, queries].
+        of_window: int32 [windows], which kind of bias a window has.
+        scale: of the product.
+
+    Returns:
+        bfloat16 [windows · area, heads · width].
+    """
+    heads = bias_KHAA.shape[1]
+    out_NC = qkv_NC.new_empty(len(qkv_NC), qkv_NC.shape[1] // 3)
+    addresses = [tensor.data_ptr() for tensor in (qkv_NC, out_NC, bias_KHAA, of_window)]
+    library().attend(*addresses, len(qkv_NC) // AREA, heads, out_NC.shape[1] // heads, scale)
+    return out_NC
+
+
+def norm(x_NC: torch.Tensor, weight_C: torch.Tensor, bias_C: torch.Tensor, eps: float) -> torch.Tensor:
+    """`F.layer_norm` of each row: bfloat16 [rows, width] from the same; weight and bias float32."""
+    out_NC = torch.empty_like(x_NC)
+    addresses = [tensor.data_ptr() for tensor in (x_NC, weight_C, bias_C, out_NC)]
+    library().norm(*addresses, *x_NC.shape, eps)
+    return out_NC
+
+
+def gelu_(x: torch.Tensor) -> torch.Tensor:
+    """`F.gelu` to 2e-4, which is less than bfloat16 resolves from 0.1 on; in place, bfloat16."""
+    library().gelu(x.data_ptr(), x.numel())
+    return x
+
+
+def quantise(x: torch.Tensor) -> tuple[torch.Tensor, float, int]:
+    """A bfloat16 tensor in 8 bits that reach from its least to its greatest number: x ≈ scale · (q - zero).
+
+    Returns:
+        (q uint8 of the shape of x, scale, zero).
+    """
+    q = torch.empty_like(x, dtype=torch.uint8)
+    scale, zero = ctypes.c_float(), ctypes.c_int64()
+    library().quantise(x.data_ptr(), q.data_ptr(), x.numel(), ctypes.addressof(scale), ctypes.addressof(zero))
+    return q, scale.value, zero.value

@@ -1,0 +1,67 @@
+"""The C functions against their definitions. What they are for, a tower's vectors, is in test_packed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from distill import kernels
+
+pytestmark = pytest.mark.skipif(
+    kernels.library() is None, reason="distill/kernels.c was not compiled, or this CPU has no AVX512-BF16"
+)
+
+
+@pytest.mark.parametrize(("heads", "width"), [(4, 24), (2, 32), (3, 8), (1, 64)])
+def test_attention_is_its_definition(heads: int, width: int) -> None:
+    torch.manual_seed(0)
+    qkv_NC = torch.randn(5 * kernels.AREA, 3 * heads * width).bfloat16()
+    bias_KHAA = torch.randn(2, heads, kernels.AREA, kernels.AREA)
+    bias_KHAA[1, :, :10, 30:] = -1e4  # some queries do not see some keys
+    of_window = torch.tensor([0, 1, 1, 0, 1], dtype=torch.int32)
+    q, k, v = qkv_NC.double().view(5, kernels.AREA, 3, heads, width).permute(2, 0, 3, 1, 4)
+    logits = q @ k.transpose(-1, -2) * width**-0.5 + bias_KHAA[of_window.long()]
+    expected = (torch.softmax(logits, -1) @ v).transpose(1, 2).reshape(len(qkv_NC), -1)
+    inside = (bias_KHAA * math.log2(math.e)).transpose(2, 3).contiguous()
+    found = kernels.attend(qkv_NC, inside, of_window, width**-0.5 * math.log2(math.e))
+    # A weight and the result are rounded to 8 bits each.
+    torch.testing.assert_close(found.double(), expected, atol=0.01, rtol=0.01)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    qkv_NC = torch.full((kernels.AREA, 3 * 24), 100.0, dtype=torch.bfloat16)
+    bias_KHAA = torch.zeros(1, 1, kernels.AREA, kernels.AREA)
+    found = kernels.attend(qkv_NC, bias_KHAA, torch.zeros(1, dtype=torch.int32), 1.0)
+    assert torch.equal(found, torch.full_like(found, 100.0))
+
+
+@pytest.mark.parametrize("width", [16, 96, 3072])
+def test_norm_is_layer_norm(width: int) -> None:
+    torch.manual_seed(0)
+    x_NC = (3 + 2 * torch.randn(7, width)).bfloat16()
+    weight_C, bias_C = torch.rand(width), torch.randn(width)
+    expected = F.layer_norm(x_NC.double(), (width,), weight_C.double(), bias_C.double(), 1e-5)
+    found = kernels.norm(x_NC, weight_C, bias_C, 1e-5)
+    torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=2**-8)
+
+
+def test_gelu_is_as_exact_as_it_says() -> None:
+    x = torch.linspace(-300, 300, 60_000).bfloat16()
+    x[:20_000] = torch.linspace(-6, 6, 20_000).bfloat16()
+    expected = F.gelu(x.double())
+    found = kernels.gelu_(x.clone()).double()
+    assert bool(((found - expected).abs() <= 2e-4 + 2**-8 * expected.abs()).all())
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (-0.2, 40.0), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0)])
+def test_eight_bits_reach_from_the_least_to_the_greatest(low: float, high: float) -> None:
+    x = torch.linspace(low, high, 4096).bfloat16()
+    q, scale, zero = kernels.quantise(x)
+    assert q.dtype == torch.uint8
+    assert 0 <= zero <= 255
+    error = (scale * (q.double() - zero) - x.double()).abs()
+    assert float(error.max()) <= 0.51 * scale
+    assert scale == pytest.approx((max(high, 0) - min(low, 0)) / 255 or 1, rel=0.01)
