@@ -17,7 +17,7 @@ from torch import nn
 from distill.errors import UserError
 
 _POWER_FLOOR = 1e-10  # the extractor's own floor before the logarithm: silence is -100 dB
-_CACHED_BYTES = 1 << 22  # spectra of about this size stay in a core's cache from the transform to the filters
+_CACHED_BYTES = 1 << 21  # spectra of about this size stay in a core's cache from the transform to the filters
 # What transformers' ClapFeatureExtractor takes where the file is silent.
 _DEFAULTS: dict[str, Any] = {
     "feature_size": 64,
@@ -97,27 +97,27 @@ class LogMel(nn.Module):
         Returns:
             float32 [batch, 1, frames, mels] in dB, `frames = clip_samples // hop_length + 1`.
         """
+        frames_BTN = self._frames(waves_BS.float())
         if waves_BS.is_cuda:
-            return self._decibels(waves_BS)
-        # On a CPU a batch's spectra are far larger than its caches: a few clips at a time take half the time at 3 s
-        # and 16 kHz, and gain nothing at 10 s and 48 kHz (bench/mel.py).
-        frames = self.clip_samples // self.hop_length + 1
-        clips = max(1, _CACHED_BYTES // (frames * (self.fft_size // 2 + 1) * 8))
-        return torch.cat([self._decibels(some) for some in waves_BS.split(clips)])
+            return self._decibels(frames_BTN)[:, None]
+        # On a CPU a batch's spectra are far larger than its caches.
+        at_once = max(1, _CACHED_BYTES // ((self.fft_size // 2 + 1) * 8))
+        clips = max(1, at_once // frames_BTN.shape[1])
+        parts = [
+            torch.cat([self._decibels(part) for part in some.split(at_once, 1)], 1) for some in frames_BTN.split(clips)
+        ]
+        return torch.cat(parts)[:, None]
 
-    def _decibels(self, waves_BS: torch.Tensor) -> torch.Tensor:
-        spectrum_BFT = torch.stft(
-            waves_BS.float(),
-            self.fft_size,
-            self.hop_length,
-            window=self.window,
-            center=True,
-            pad_mode="reflect",
-            return_complex=True,
-        )[:, : self.bins]
-        power_BTF = spectrum_BFT.real.square().add_(spectrum_BFT.imag.square()).transpose(1, 2)
-        mel_BTM = power_BTF @ self.filters_FM
-        return mel_BTM.clamp_(min=_POWER_FLOOR).log10_().mul_(10.0).unsqueeze(1)
+    def _frames(self, waves_BS: torch.Tensor) -> torch.Tensor:
+        """A view of the waves, reflected at both ends: [batch, frames, fft_size]."""
+        half = self.fft_size // 2
+        first, last = waves_BS[:, 1 : half + 1].flip(1), waves_BS[:, -half - 1 : -1].flip(1)
+        return torch.cat([first, waves_BS, last], 1).unfold(1, self.fft_size, self.hop_length)
+
+    def _decibels(self, frames_BTN: torch.Tensor) -> torch.Tensor:
+        spectrum_BTF = torch.fft.rfft(frames_BTN * self.window)[..., : self.bins]
+        power_BTF = spectrum_BTF.real.square().add_(spectrum_BTF.imag.square())
+        return (power_BTF @ self.filters_FM).clamp_(min=_POWER_FLOOR).log10_().mul_(10.0)
 
 
 def mel_filters(rate_hz: int, fft_size: int, mels: int, band_hz: tuple[float, float], slaney: bool) -> np.ndarray:
