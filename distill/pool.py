@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 TASKS_AHEAD = 4
 """Tasks handed to Ray for each CPU of the cluster: what is waiting there is not waited for."""
 PATIENCE_S = 60.0
+TRIES = 3
+"""Starts of a task whose process ends each time, before it is taken apart."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -88,29 +90,41 @@ def actors(
             ray.kill(actor)
 
 
-def tasks(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def tasks(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    instead: Callable[[Item], Iterable[Item]] | None = None,
+) -> Iterator[Result]:
     """What `work(item)` returns for each item, as items are done; a CPU each. One whose process ended is begun again.
 
     Args:
         work: sent to the nodes once.
         items: taken as tasks are done, some of them ahead.
+        instead: gives what to work on in place of an item whose process ended each of `TRIES` times, such as its
+            parts; without it an item is begun again for ever.
 
     Raises:
         Exception: what the work raised.
     """
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
-    task: Any = ray.remote(work).options(num_cpus=1, max_retries=-1)
+    task: Any = ray.remote(work).options(num_cpus=1, max_retries=TRIES - 1 if instead else -1)
     ahead = TASKS_AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
     items = iter(items)
-    waiting = [task.remote(item) for item in itertools.islice(items, ahead)]
+    waiting: dict[Any, Item] = {task.remote(item): item for item in itertools.islice(items, ahead)}
     while waiting:
-        done, waiting = ray.wait(waiting)
+        done, _ = ray.wait([*waiting])
         for ref in done:
-            waiting += [task.remote(item) for item in itertools.islice(items, 1)]
+            item = waiting.pop(ref)
             try:
                 result = ray.get(ref)
             except RayTaskError as error:
                 raise error.cause from error
+            except (WorkerCrashedError, NodeDiedError, OutOfMemoryError):
+                if instead is None:
+                    raise
+                waiting |= {task.remote(part): part for part in instead(item)}
+                continue
+            waiting |= {task.remote(item): item for item in itertools.islice(items, 1)}
             yield result

@@ -5,11 +5,10 @@ Nothing is decoded here. Headers are read in parallel, by range reads.
 
 from __future__ import annotations
 
-import hashlib
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from distill.audio import AudioError, probe
 from distill.audio_errors import from_storage
 from distill.patience import patiently
 from inference import recorders
-from inference.ledger import Ledger, Tries
+from inference.ledger import Ledger
 from inference.sites import SiteRule
 
 FILES_PER_BLOCK = 64
@@ -56,31 +55,28 @@ def inventory(
         timezone: the clock of names that give no offset, see `recorders.parse_zone`.
         sites: what site a path belongs to.
         progress: called with the files done.
-        state: of the run, which keeps what was read as it comes (see `Ledger.keep_part`), and notes what ends a whole
-            process. None, for a run that writes nothing, does without.
+        state: of the run, which keeps what was read as it comes, see `Ledger.keep_part`. None, for a run that writes
+            nothing, does without.
 
     Returns:
         `SEEN`, one row a file, sorted by path.
     """
-    root, command = storage.absolute(url), uuid.uuid4().hex
+    root = storage.absolute(url)
 
-    def read(batch: pa.Table) -> pa.Table:
-        files = batch.to_pylist()
-        tries = Tries(state, f"headers-{_block_name(files)}", command) if state is not None else None
-        if tries is not None and tries.careful:
-            rows = [_seen_with_care(root, file, timezone, sites, tries) for file in files]
+    def read(block: _Block) -> pa.Table:
+        files = block.files.to_pylist()
+        if block.hopeless:
+            rows = [_unopened(file, timezone, sites) for file in files]
         else:
             with ThreadPoolExecutor(HEADER_THREADS) as pool:
                 rows = list(pool.map(lambda file: _seen(root, file, timezone, sites), files))
-        if tries is not None:
-            tries.done()
         return pa.Table.from_pylist(rows, SEEN)
 
-    blocks = (files.slice(start, FILES_PER_BLOCK) for start in range(0, len(files), FILES_PER_BLOCK))
+    blocks = (_Block(files.slice(start, FILES_PER_BLOCK)) for start in range(0, len(files), FILES_PER_BLOCK))
     found: list[pa.Table] = []
     done = parts = fresh = 0
     kept_at = time.monotonic()
-    for batch in pool.tasks(read, blocks):
+    for batch in pool.tasks(read, blocks, _Block.instead):
         found.append(batch)
         done += len(batch)
         fresh += len(batch)
@@ -91,21 +87,24 @@ def inventory(
     return pa.concat_tables([SEEN.empty_table(), *found]).sort_by("path").combine_chunks()
 
 
-def _block_name(files: list[dict[str, Any]]) -> str:
-    text = "\0".join(file["path"] for file in files)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+@dataclass(frozen=True)
+class _Block:
+    """Files whose headers one task reads; hopeless where it is one file that ended each process which opened it."""
+
+    files: pa.Table
+    hopeless: bool = False
+
+    def instead(self) -> list[_Block]:
+        """What is left to do where the process that read these ended, time after time."""
+        if len(self.files) == 1:
+            return [_Block(self.files, hopeless=True)]
+        return [_Block(self.files.slice(number, 1)) for number in range(len(self.files))]
 
 
-def _seen_with_care(
-    root: str, file: dict[str, Any], timezone: str | None, sites: SiteRule, tries: Tries
-) -> dict[str, Any]:
-    """`_seen`, for a file among which one ends the whole process that opens it."""
-    if file["path"] in tries.hopeless:
-        origin = recorders.origin(file["path"], timezone=timezone)
-        lost = {"reason": "crashed", "detail": "a process that read its header ended each time", "cut_short": ""}
-        return file | {"site": sites.of(file["path"])} | lost | vars(origin)
-    tries.at(file["path"])
-    return _seen(root, file, timezone, sites)
+def _unopened(file: dict[str, Any], timezone: str | None, sites: SiteRule) -> dict[str, Any]:
+    lost = {"reason": "crashed", "detail": "a process that read its header ended each time", "cut_short": ""}
+    origin = recorders.origin(file["path"], timezone=timezone)
+    return file | {"site": sites.of(file["path"])} | lost | vars(origin)
 
 
 def _seen(root: str, file: dict[str, Any], timezone: str | None, sites: SiteRule) -> dict[str, Any]:

@@ -46,20 +46,22 @@ def poison():
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"worker_process_setup_hook": poison})
 from inference import archive, listing, sites
 from inference.ledger import Ledger
-folder, out = sys.argv[1:]
+folder, out, state = sys.argv[1:]
 files = listing.listing(folder).table
-seen = archive.inventory(files, folder, None, sites.SiteRule.parse(None, folder), state=Ledger(out, "r"))
+state = Ledger(out, "r") if state == "kept" else None
+seen = archive.inventory(files, folder, None, sites.SiteRule.parse(None, folder), state=state)
 open(out + ".json", "w").write(json.dumps({row["path"]: row["reason"] for row in seen.to_pylist()}))
 """
 
 
 @pytest.mark.slow
-def test_a_header_that_ends_the_process_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["kept", "of a dry run"])
+def test_a_header_that_ends_the_process_is_passed_over(state: str, tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     archives.fill(folder, 0, 5, seconds=0.5)
     archives.sing(folder / "site-1" / "poison.wav", 0.5, seed=9)
     ran = subprocess.run(
-        [sys.executable, "-c", POISONED, str(folder), str(tmp_path / "out")],
+        [sys.executable, "-c", POISONED, str(folder), str(tmp_path / "out"), state],
         capture_output=True,
         text=True,
         timeout=300,
