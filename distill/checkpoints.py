@@ -137,13 +137,14 @@ def _cached_copy(url: str, option: str) -> str:
 
 
 @contextlib.contextmanager
-def explained(option: str, name: str, wanted: str) -> Iterator[None]:
+def explained(option: str, name: str, wanted: str, given: str | None = None) -> Iterator[None]:
     """Turns a loader's failure into one line that says what to do.
 
     Args:
         option: the option that named the model.
-        name: what it named.
+        name: what it named: a folder or a hub name.
         wanted: what the loader looks for, in words.
+        given: the name in the user's own words, where it was another one.
     """
     # To import it only for this would take a student, which needs nothing of it, half a second longer to load.
     if os.path.isdir(name) and "transformers" in sys.modules:
@@ -156,7 +157,7 @@ def explained(option: str, name: str, wanted: str) -> Iterator[None]:
     except Exception as error:
         why = " ".join(str(error).split())
         if os.path.isdir(name):
-            raise UserError(f"{option} {name}: this folder is not {wanted}: {why[:300]}") from error
+            raise UserError(f"{option} {given or name}: this folder is not {wanted}: {why[:300]}") from error
         raise UserError(f"{option} {name}: the hub holds no {wanted} by that name: {why[:300]}") from error
 
 

@@ -5,12 +5,14 @@ The store is `sqlite:///mlflow.db` in the working folder unless `MLFLOW_TRACKING
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
+import shutil
 import socket
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from distill import storage
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 SCHEME = "models:/"
 DEFAULT_STORE = "sqlite:///mlflow.db"
 ANSWER_S = 10.0
+_OPEN_CLIP = "open_clip_config.json"
 _FORM = re.compile(r"^models:/(?P<name>[^/@]+)(/(?P<version>\d+|latest)|@(?P<alias>[^/@]+))$")
 
 
@@ -36,18 +39,22 @@ def store() -> str:
 
 
 def location(uri: str, option: str) -> str:
-    """Where a registered student lies, which stays the same when its alias moves on.
+    """Where a registered model lies, which stays the same when its alias moves on.
+
+    That is, of what `songsight distill` registered, the student. Of others it is the only folder among the artifacts
+    of a pyfunc model, the version's own source where that is no MLflow model but a checkpoint's folder, or the model
+    that `mlflow.transformers` logged.
 
     Args:
         uri: `models:/name/version`, `models:/name/latest` or `models:/name@alias`.
         option: the option that gave it, for the error line.
 
     Returns:
-        the student's folder or URL. Where only the MLflow server can read its artifacts (`mlflow-artifacts:`), the
-        version's own `models:/name/version`.
+        the model's folder or URL. Where only the MLflow server can read its artifacts (`mlflow-artifacts:`), or they
+        are to be put together first, the version's own `models:/name/version`.
 
     Raises:
-        UserError: the store cannot be reached, it has no such model, version or alias, or that is not a songsight one.
+        UserError: the store cannot be reached, it has no such model, version or alias, or holds no such folder.
     """
     import yaml
 
@@ -60,12 +67,17 @@ def location(uri: str, option: str) -> str:
         return f"{SCHEME}{version.name}/{version.version}"
     described = storage.join(source, "MLmodel")
     if not storage.exists(described):
+        if storage.exists(storage.join(source, "config.json")) or storage.exists(storage.join(source, _OPEN_CLIP)):
+            return source
         raise UserError(f"{option} {uri}: version {version.version}'s files are gone: there is no {described}")
-    return storage.join(source, _student_path(yaml.safe_load(storage.read_bytes(described)), uri, option))
+    flavors = yaml.safe_load(storage.read_bytes(described)).get("flavors") or {}
+    if "transformers" in flavors:
+        return f"{SCHEME}{version.name}/{version.version}"
+    return storage.join(source, _artifact(flavors, uri, option))
 
 
 def folder(uri: str, option: str) -> str:
-    """The same, but always a folder or URL: what only the MLflow server can read is copied to `~/.cache/songsight`.
+    """The same, but always a folder or URL: the others are copied to `~/.cache/songsight`.
 
     Raises:
         UserError: as `location` does.
@@ -87,13 +99,18 @@ def folder(uri: str, option: str) -> str:
             made = os.path.join(fresh, "model")
             os.mkdir(made)
             mlflow.artifacts.download_artifacts(artifact_uri=found, dst_path=made, tracking_uri=store())
+            _put_together(made)
             try:
                 os.rename(made, copy)
             except OSError:
                 if not os.path.isdir(copy):  # else another process was faster: its copy is as good
                     raise
-    with open(os.path.join(copy, "MLmodel"), encoding="utf-8") as handle:
-        return os.path.join(copy, _student_path(yaml.safe_load(handle), uri, option))
+    described = os.path.join(copy, "MLmodel")
+    if not os.path.exists(described):
+        return copy
+    with open(described, encoding="utf-8") as handle:
+        flavors = yaml.safe_load(handle).get("flavors") or {}
+    return os.path.join(copy, "model" if "transformers" in flavors else _artifact(flavors, uri, option))
 
 
 def require_answer(what: str = "MLFLOW_TRACKING_URI: ") -> None:
@@ -161,10 +178,23 @@ def _version(client: MlflowClient, uri: str, option: str) -> ModelVersion:
         raise UserError(f"{option} {uri}: {store()}: {' '.join(str(error).split())[:300]}") from None
 
 
-def _student_path(described: dict, uri: str, option: str) -> str:
-    """Where a logged model's `MLmodel` says that the student's folder is, below the model's own."""
-    flavors = described.get("flavors") or {}
+def _artifact(flavors: dict[str, Any], uri: str, option: str) -> str:
+    """Where the folder of a pyfunc model's checkpoint is, below the model's own."""
     artifacts = (flavors.get("python_function") or {}).get("artifacts") or {}
-    if "student" not in artifacts:
-        raise UserError(f"{option} {uri}: that model is not one that `songsight distill` registered")
-    return artifacts["student"]["path"]
+    named = artifacts.get("student") or (next(iter(artifacts.values())) if len(artifacts) == 1 else None)
+    if named is None:
+        raise UserError(
+            f"{option} {uri}: that model is neither one that `songsight distill` registered, nor one with a "
+            f"checkpoint's folder as its only artifact (its artifacts: {', '.join(sorted(artifacts)) or 'none'}), nor "
+            "one that mlflow.transformers logged"
+        )
+    return named["path"]
+
+
+def _put_together(made: str) -> None:
+    """Moves the components that `mlflow.transformers` keeps beside a model, such as a tokenizer, into its folder."""
+    for folder in sorted(glob.glob(os.path.join(glob.escape(made), "components", "*"))):
+        for name in sorted(os.listdir(folder)):
+            to = os.path.join(made, "model", name)
+            if not os.path.exists(to):
+                shutil.move(os.path.join(folder, name), to)

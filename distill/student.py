@@ -243,7 +243,7 @@ def load_base(name: str, option: str = "--student") -> tuple[ClapModel, dict[str
             f"{option} {name}: is a songsight model, which has no text tower; give a whole ClapModel"
             + (f", such as {came_from}, which it came from" if came_from else "")
         )
-    with checkpoints.explained(option, folder, _WANTED_BASE):
+    with checkpoints.explained(option, folder, _WANTED_BASE, name):
         preprocessor = ClapFeatureExtractor.from_pretrained(folder).to_dict()
         _check_architecture(folder)
         model = ClapModel.from_pretrained(folder, dtype=torch.float32)
@@ -274,9 +274,9 @@ def load(name: str, device: str = "cpu", option: str = "--model") -> Student:
     if not os.path.isdir(folder):
         from huggingface_hub import snapshot_download
 
-        with checkpoints.explained(option, folder, _WANTED_STUDENT):
+        with checkpoints.explained(option, folder, _WANTED_STUDENT, name):
             folder = snapshot_download(folder)
-    with checkpoints.explained(option, folder, _WANTED_STUDENT):
+    with checkpoints.explained(option, folder, _WANTED_STUDENT, name):
         found = _read_json(folder, "config.json")
         if found.get("model_type") != MODEL_TYPE:
             raise UserError(

@@ -86,7 +86,7 @@ def load(
     """
     identifier = _identifier(name, option)
     bare = identifier.partition(":")[2]
-    with checkpoints.explained(option, bare, _WANTED):
+    with checkpoints.explained(option, bare, _WANTED, name):
         model, _, transform = open_clip.create_model_and_transforms(
             identifier, image_resize_mode="squash" if image_resize == "squash" else None
         )

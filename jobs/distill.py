@@ -44,7 +44,7 @@ class Options:
     out: str
     """folder or URL for the model"""
     teacher: str = "hf-hub:imageomics/bioclip-2"
-    """open_clip model: hf-hub:owner/name, local-dir:folder, a folder or a URL; models:/ names are of students alone"""
+    """open_clip model: hf-hub:owner/name, local-dir:folder, folder, URL, or registered (models:/bioclip/1)"""
     student: str = "davidrrobinson/BioLingual"
     """ClapModel checkpoint whose audio tower learns (hub name, folder or URL), or a songsight model to go on from
     (folder, URL or models:/songsight@champion): its tower, and its head too where --teacher and --head are the same"""

@@ -24,7 +24,7 @@ class Options:
     out: str
     """folder or URL for the gallery"""
     teacher: str = "hf-hub:imageomics/bioclip-2"
-    """open_clip model: hf-hub:owner/name, local-dir:folder, a folder or a URL; models:/ names are of students alone"""
+    """open_clip model: hf-hub:owner/name, local-dir:folder, folder, URL, or registered (models:/bioclip/1)"""
     image_resize: Literal["checkpoint", "squash"] = "checkpoint"
     """how photographs become square: the checkpoint's own transform, or squashed as pybioclip does"""
     split: str | None = None

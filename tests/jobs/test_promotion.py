@@ -7,9 +7,11 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from transformers import ClapModel, ClapProcessor
 
-from distill import checkpoints, student
+from distill import checkpoints, student, teacher
 from distill.errors import UserError
+from inference import zero_shot
 from jobs import cli, distill, promotion, tracking
 from jobs.promotion import Rule
 from tests.conftest import World
@@ -133,6 +135,42 @@ def test_a_store_that_is_not_there_is_one_line(store: str, message: str, monkeyp
         checkpoints.local_folder("models:/songsight/1", "--model")
 
 
+class _Folder(mlflow.pyfunc.PythonModel):
+    """A model that is there for its artifact."""
+
+    def predict(self, context, model_input, params=None):
+        return model_input
+
+
+def test_teachers_and_bases_may_be_registered(clap: Path, teacher_dir: Path, ray_started: None) -> None:
+    tracking.experiment("distill")
+    base, processor = ClapModel.from_pretrained(clap), ClapProcessor.from_pretrained(clap)
+    parts = {"model": base, "tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor}
+    with mlflow.start_run():
+        mlflow.transformers.log_model(
+            parts, name="clap", task="zero-shot-audio-classification", registered_model_name="a-clap"
+        )
+        mlflow.pyfunc.log_model(
+            name="teacher",
+            python_model=_Folder(),
+            artifacts={"checkpoint": str(teacher_dir)},
+            registered_model_name="a-teacher",
+            pip_requirements=[],
+        )
+    client().create_registered_model("a-folder")
+    client().create_model_version("a-folder", clap.as_uri())
+    assert teacher.load("models:/a-teacher/latest").fingerprint == teacher.load(str(teacher_dir)).fingerprint
+    expected = checkpoints.fingerprint(student.load_base(str(clap))[0])
+    for name in ("models:/a-clap/1", "models:/a-folder/1"):
+        found, preprocessor = student.load_base(name, "--base")
+        assert checkpoints.fingerprint(found) == expected
+        assert preprocessor == student.load_base(str(clap))[1]
+        texts = zero_shot.load(checkpoints.portable(name, "--model"))[1]
+        assert texts.embed(["a bird"]).shape[0] == 1
+    with pytest.raises(UserError, match=r"--teacher models:/a-clap/1.*is not an open_clip model"):
+        teacher.load("models:/a-clap/1")
+
+
 def test_a_registered_model_of_somebody_else_is_refused(ray_started: None) -> None:
     tracking.experiment("distill")
 
@@ -142,7 +180,7 @@ def test_a_registered_model_of_somebody_else_is_refused(ray_started: None) -> No
 
     with mlflow.start_run():
         mlflow.pyfunc.log_model(name="model", python_model=Other(), registered_model_name="other", pip_requirements=[])
-    with pytest.raises(UserError, match="is not one that `songsight distill` registered"):
+    with pytest.raises(UserError, match=r"is neither one that `songsight distill` registered.*artifacts: none"):
         checkpoints.local_folder("models:/other/1", "--model")
 
 
