@@ -1,10 +1,11 @@
 """What annotating costs: `songsight annotate` against its parts, the arithmetic, and the usual ways.
 
     python bench/annotate.py --json annotate.json
+    python bench/annotate.py --precision int8
     python bench/annotate.py --linear
 
 - (a) `songsight annotate`, the command itself: whole, and in steady state as the run records it.
-- (b) the bare loop: read, torch mel, encoder at its best precision; a process with one thread a core, no Ray.
+- (b) the bare loop: read, torch mel, encoder in the same precision; a process with one thread a core, no Ray.
 - (c) the encoder alone on ready mels, in the same processes.
 - (0) the floor: the tower's operations over this machine's rate for a large product, in the same processes.
 - (d) plain Ray: `ray.data.read_audio` → `ClapProcessor` → fp32 `ClapModel`, an actor with one thread a core.
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=10.0, help="of sound for (a)")
     parser.add_argument("--plain-hours", type=float, default=0.2, help="of sound for (d) and (e), at most --hours")
     parser.add_argument("--turns", type=int, default=5, help="of (0), (c) and (b)")
+    parser.add_argument("--precision", default="auto", help="of (a), (b) and (c): auto, fp32, bf16 or int8")
     parser.add_argument("--json", help="file for the ratios")
     parser.add_argument("--linear", action="store_true", help="how cost grows instead")
     parser.add_argument("--scale", type=float, default=1.0, help="of the hours and files of --linear")
@@ -73,12 +75,13 @@ def main() -> None:
         if options.linear:
             linear(folder, options.scale)
             return
-        ratios = measure(folder, options.hours, min(options.plain_hours, options.hours), options.turns)
+        hours = (options.hours, min(options.plain_hours, options.hours))
+        ratios = measure(folder, *hours, options.turns, options.precision)
     if options.json:
         Path(options.json).write_text(json.dumps(ratios, indent=2))
 
 
-def measure(folder: Path, hours: float, plain_hours: float, turns: int) -> dict[str, float]:
+def measure(folder: Path, hours: float, plain_hours: float, turns: int, precision: str) -> dict[str, float]:
     """Runs everything and prints what it took."""
     _write_models(folder, {})
     paths = _write_archive(folder / "archive", max(1, round(hours * 3600 / FILE_S)), FILE_S)
@@ -86,9 +89,9 @@ def measure(folder: Path, hours: float, plain_hours: float, turns: int) -> dict[
     plain_s = max(FILE_S, plain_hours * 3600)
 
     _note(f"(0), (c) and (b), {turns} turns")
-    parts, precise = side_by_side(folder, turns)
+    parts, precise = side_by_side(folder, turns, precision)
     _note(f"(a) on {seconds / 3600:g} h")
-    ours = annotate(folder, "archive")
+    ours = annotate(folder, "archive", ("--precision", precision))
     _note(f"(d) and (e) on {plain_s / 3600:g} h")
     ray_rate = _part("ray", folder, plain_s)
     alone = _part("transformers", folder, plain_s)
@@ -150,7 +153,7 @@ def annotate(folder: Path, archive: str, more: tuple[str, ...] = ()) -> dict[str
     }
 
 
-def side_by_side(folder: Path, turns: int) -> tuple[dict[str, tuple[float, float]], str]:
+def side_by_side(folder: Path, turns: int, wanted: str) -> tuple[dict[str, tuple[float, float]], str]:
     """(0), (c) and (b) in a process a core: by part (seconds of sound a second, CPU seconds a second of sound)."""
     import torch
 
@@ -158,7 +161,7 @@ def side_by_side(folder: Path, turns: int) -> tuple[dict[str, tuple[float, float
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(processes), context.Queue()
     workers = [
-        context.Process(target=_take_turns, args=(folder, number, processes, turns, barrier, results))
+        context.Process(target=_take_turns, args=(folder, wanted, number, processes, turns, barrier, results))
         for number in range(processes)
     ]
     with _keeping_freed():
@@ -188,7 +191,7 @@ def _keeping_freed() -> Iterator[None]:
                 del os.environ[name]
 
 
-def _take_turns(folder: Path, number: int, processes: int, turns: int, barrier: Any, results: Any) -> None:
+def _take_turns(folder: Path, wanted: str, number: int, processes: int, turns: int, barrier: Any, results: Any) -> None:
     import soundfile
     import torch
 
@@ -197,7 +200,7 @@ def _take_turns(folder: Path, number: int, processes: int, turns: int, barrier: 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         torch.set_num_threads(1)
-    precise = precision.resolve("auto", device == "cuda")
+    precise = precision.resolve(wanted, device == "cuda")
     model = student.load(str(folder / "model"), device)
     precision.prepare(model, precise)
     paths = sorted((folder / "archive").iterdir())

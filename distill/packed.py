@@ -69,8 +69,8 @@ class PackedTower(nn.Module):
             float32 [batch, pooled width].
         """
         batch = len(mel_B1TM)
-        # What fills a core's cache in the early stages is a clip's tokens: clips go through them one by one. In the later
-        # ones it is the weights, which all clips share.
+        # What fills a core's cache in the early stages is a clip's tokens: clips go through them one by one. In the
+        # later ones it is the weights, which all clips share.
         early = sum(blocks[0].clip >= CHUNK_TOKENS for blocks in self.blocks)
         clips = [self._through(range(early), self._begin(mel), 1) for mel in mel_B1TM.split(1)]
         x_NC = self._through(range(early, len(self.blocks)), torch.cat(clips), batch)
