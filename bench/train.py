@@ -8,9 +8,9 @@
   audio tower, and the teacher's text tower in every step.
 
 The audio tower is of BioLingual's size, the text tower of BioCLIP-2's (open_clip ViT-L-14), both with random weights.
-All of them run one after the other, ours between two runs of the bare loop. On a CPU the loops have the memory
-allocator's settings that our workers have, so that the ratios are not owed to those; `--allocator system` leaves the
-loops, not our workers, without.
+All of them compute in the precision that `songsight distill` chooses here, and run one after the other, ours between
+two runs of the bare loop. On a CPU the loops have the memory allocator's settings that our workers have, so that the
+ratios are not owed to those; `--allocator system` leaves the loops, not our workers, without.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
-from distill import dataset, htsat, launch, memory, tables, text_bank, trainer
+from distill import dataset, htsat, launch, memory, precision, tables, text_bank, trainer
 from distill.augment import Augment
 from distill.mel import LogMel
 from distill.step import Learner, Stepper
@@ -72,10 +72,10 @@ def measure(folder: Path, batch_size: int, steps: int, device: str) -> dict[str,
     first = bare(recipe, waves, texts, steps, device)
     ours, waiting = whole_run(folder, recipe, texts)
     second = bare(recipe, waves, texts, steps, device)
-    usual_rate = usual(folder, waves, batch_size, max(2, steps // 2), device)
+    usual_rate = usual(folder, waves, batch_size, max(2, steps // 2), device, recipe.precision == "bf16")
     ratios = {"ours_over_bare": ours / ((first + second) / 2), "ours_over_text_each_step": ours / usual_rate}
 
-    print(f"\nbatch {batch_size}, {steps} steps, {device}, {os.cpu_count()} cores\n")
+    print(f"\nbatch {batch_size}, {steps} steps, {device}, {os.cpu_count()} cores, {recipe.precision}\n")
     print("| loop | recordings/s | ours against it |")
     print("|---|---|---|")
     print(f"| ours | {ours:.2f} | |")
@@ -89,8 +89,7 @@ def measure(folder: Path, batch_size: int, steps: int, device: str) -> dict[str,
     print(f"| waiting for data, in our run | {waiting / ours * 1000:.1f} | {waiting:.1%} of its time |")
     print("\ndecode and mel are made beside the step")
     achieved = 3 * _flop(device) * ours
-    # A CPU without bf16 units is slower in it: the peak is that of the precision that the step computes in.
-    peak = _peak(device, torch.bfloat16 if device == "cuda" else torch.float32)
+    peak = _peak(device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
     print(f"arithmetic: {achieved / 1e9:.0f} GFLOP/s, {achieved / peak:.0%} of the {peak / 1e9:.0f} of a large product")
     return ratios | {
         "recordings_per_s": ours,
@@ -138,7 +137,7 @@ def bare(recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, steps: 
     return size / _seconds(step, steps, device)
 
 
-def usual(folder: Path, waves: np.ndarray, size: int, steps: int, device: str) -> float:
+def usual(folder: Path, waves: np.ndarray, size: int, steps: int, device: str, bf16: bool) -> float:
     """Recordings a second of a loop with transformers' extractor and tower, and the text tower in each step."""
     import open_clip
     from transformers import ClapFeatureExtractor, ClapModel
@@ -155,7 +154,7 @@ def usual(folder: Path, waves: np.ndarray, size: int, steps: int, device: str) -
 
     def step() -> None:
         mel = extractor(list(waves[:size]), sampling_rate=RATE_HZ, return_tensors="pt").input_features.to(device)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             with torch.no_grad():
                 text = F.normalize(teacher.encode_text(tokens), dim=-1)
             audio = F.normalize(head(tower(mel).pooler_output), dim=-1)
@@ -242,7 +241,7 @@ def _recipe(folder: Path, files: int, batch_size: int, steps: int, device: str) 
         "freeze_stages": 0,
         "wise_ft": (),
         "max_bad_fraction": 0.0,
-        "precision": "bf16" if device == "cuda" else "fp32",
+        "precision": precision.resolve("auto", device == "cuda"),
         "eval_every": 1,
         "checkpoint_every": 10**9,
         "threads": None,

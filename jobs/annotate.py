@@ -102,8 +102,8 @@ class Options:
     """windows in one pass of the encoder"""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """numbers that the encoder works in; auto: bf16 on GPUs and on CPUs like this machine's if it multiplies bf16 in
-    hardware, else fp32; int8, for CPUs, is quicker still and less exact. A run that goes on on another machine should be
-    given what it was begun with"""
+    hardware, else fp32; int8, for CPUs, is quicker still and less exact. A run that goes on on another machine should
+    be given what it was begun with"""
     actors: str | None = None
     """annotators side by side, such as 4, or 1:8 to grow with the cluster; one a GPU or else one a CPU if not given"""
     gpus_per_actor: float | None = None

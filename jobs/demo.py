@@ -88,6 +88,7 @@ def main(options: Options) -> dict[str, Any]:
             workers=str(options.workers),
             seed=options.seed,
             threads=1,
+            precision="fp32",  # the same on every machine
             register_as="songsight-demo",
         )
     )
@@ -112,7 +113,7 @@ def main(options: Options) -> dict[str, Any]:
             hop_s=HOP_S,
             top_k=TOP_K,
             min_score=MIN_SCORE,
-            precision="fp32",  # the same on every machine
+            precision="fp32",
             actors=str(ACTORS),
         )
     )

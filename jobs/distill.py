@@ -96,7 +96,7 @@ class Options:
     max_bad_fraction: float = 0.01
     """the run fails if more than this share of the recordings cannot be decoded"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 autocast, fp32, or bf16 on GPUs only"""
+    """fp32, or bf16 autocast; auto: bf16 on GPUs and on CPUs like this machine's if they multiply it in hardware"""
     gallery: str | None = None
     """gallery whose `val` photographs (else all) the held-out recordings are to find after each epoch"""
     eval_every: int = 1
@@ -469,9 +469,8 @@ def split(table: pa.Table, options: Options) -> splits.Splits:
 
 
 def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment, base_model: str) -> Recipe:
-    from distill import checkpoints, dataset, trainer
+    from distill import checkpoints, dataset, precision, trainer
 
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and options.gpus_per_worker > 0)
     return trainer.Recipe(
         student=checkpoints.portable(options.student, "--student"),
         head=options.head,
@@ -496,7 +495,7 @@ def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment, b
         freeze_stages=options.freeze_stages,
         wise_ft=_wise_ft(options),
         max_bad_fraction=options.max_bad_fraction,
-        precision="bf16" if bf16 else "fp32",
+        precision=precision.resolve(options.precision, options.gpus_per_worker > 0),
         eval_every=options.eval_every,
         checkpoint_every=options.checkpoint_every,
         threads=options.threads,
