@@ -2,13 +2,14 @@
 
     python bench/tower.py
 
-One thread, batches of 16 clips of BioLingual's size, random weights, bf16 where this CPU multiplies it. The last two
+One thread, batches of 16 clips of BioLingual's size, random weights, bf16 where this CPU multiplies it. The last three
 are the choice that annotators on CPUs have: `torch.compile` needs a C++ compiler and is left out where there is none;
-its time to compile is what an annotator would start later by.
+its time to compile is what an annotator would start later by. Products in int8 need the instructions of `kernels`.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from transformers.models.clap.modeling_clap import ClapAudioModel
 from distill import precision
 from distill.htsat import Tower, TowerConfig
 from distill.packed import PackedTower
+from distill.packed_linear import has_int8
 
 BATCH, ROUNDS = 16, 5
 
@@ -44,7 +46,7 @@ def main() -> None:
     config = ClapAudioConfig()
     mel = torch.randn(BATCH, 1, 1001, config.num_mel_bins)
     tower = Tower(TowerConfig.of(config.to_dict())).eval()
-    packed = PackedTower(tower, dtype)
+    packed, fp32 = PackedTower(tower, dtype), copy.deepcopy(tower)
     theirs = ClapAudioModel(config).eval().to(dtype)
     longer = torch.zeros(BATCH, 1, dtype=torch.bool)
     given = mel.to(dtype)
@@ -63,6 +65,9 @@ def main() -> None:
         seconds = time.perf_counter() - begin
         found[f"distill.htsat, compiled in {seconds:.0f} s"] = ms_a_clip(lambda: compiled(given))
     found["distill.packed"] = ms_a_clip(lambda: packed(mel))
+    if has_int8():
+        int8 = PackedTower(fp32, torch.bfloat16, int8=True)
+        found["distill.packed, int8"] = ms_a_clip(lambda: int8(mel))
     print(f"| tower, {str(dtype).removeprefix('torch.')} | ms a clip | against packed |")
     print("|---|---|---|")
     for name, cost in found.items():

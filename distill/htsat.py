@@ -222,11 +222,11 @@ class _Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
         self.position_bias = nn.Parameter(torch.zeros((2 * config.window_size - 1) ** 2, self.heads))
         self.out = nn.Linear(width, width)
-        self.out_dropout = _Dropout(config.attention_probs_dropout_prob)
+        self.out_dropout = Dropout(config.attention_probs_dropout_prob)
         self.norm_after = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.widen = nn.Linear(width, hidden)
         self.narrow = nn.Linear(hidden, width)
-        self.dropout = _Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.register_buffer("_position", _relative_position(self.window, config.window_size), persistent=False)
         mask = _shift_mask(grid, self.window, self.shift) if self.shift else None
         self.register_buffer("_mask", mask, persistent=False)
@@ -283,7 +283,7 @@ class _Block(nn.Module):
         return x_BNC * kept / (1 - self.drop_path)
 
 
-class _Dropout(nn.Dropout):
+class Dropout(nn.Dropout):
     """`nn.Dropout`, which draws four numbers at a time on a CPU, where PyTorch's own takes as long as a product.
 
     The rate is the nearest multiple of 2⁻¹⁶.

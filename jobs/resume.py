@@ -13,20 +13,23 @@ from distill.errors import UserError
 from jobs import options as opts
 
 # What changes how a training runs, and not what it computes.
-FREE = frozenset({"workers", "threads", "out", "checkpoint_every", "max_bad_fraction", "max_failures"})
+FREE = frozenset({"workers", "threads", "out", "checkpoint_every", "max_bad_fraction", "max_failures", "concurrent"})
 # What an unfinished training may still decide, for only its end asks for it.
 FREE_UNTIL_THE_END = frozenset({"register_as", "promote_if"})
 _UNFINISHED = "training.json"
 _FINISHED = "training.json"  # beside the model
 
 
-def unfinished(state_url: str, options: dict[str, Any], fingerprints: dict[str, str]) -> str | None:
+def unfinished(
+    state_url: str, options: dict[str, Any], fingerprints: dict[str, str], what: str = "unfinished training"
+) -> str | None:
     """The MLflow run of the training that was stopped here; None if there is none.
 
     Args:
         state_url: where a training keeps its state.
         options: of the job, as `options.as_dict` gives them.
         fingerprints: of what goes in, by option.
+        what: what is there, for the error line.
 
     Raises:
         UserError: the state is of a training with other options or other data.
@@ -34,7 +37,7 @@ def unfinished(state_url: str, options: dict[str, Any], fingerprints: dict[str, 
     before = _read(storage.join(state_url, _UNFINISHED))
     if before is None:
         return None
-    where = f"the unfinished training in {storage.parent(state_url)}"
+    where = f"the {what} in {storage.parent(state_url)}"
     way_out = f"the same goes on with it; give another --out for a new one, or remove {state_url}"
     _require_same(before, options, fingerprints, FREE | FREE_UNTIL_THE_END, where, way_out)
     return before["mlflow_run"]

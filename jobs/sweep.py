@@ -80,12 +80,15 @@ def main(options: Options) -> list[dict[str, Any]]:
     planned = trials(options)
     rule = _check(options, planned, metric)
     from distill import storage
-    from jobs import cluster, tracking
+    from jobs import cluster, resume, tracking
 
     storage.require_writable(options.out, "--out")
+    given, state_url = opts.as_dict(options), storage.join(options.out, ".sweep")
+    stopped = resume.unfinished(state_url, given, {}, "sweep")
     cluster.connect()
     cluster.require_shared("MLFLOW_TRACKING_URI", tracking.store())
-    with tracking.run("sweep", opts.as_dict(options)) as run:
+    with tracking.run("sweep", given, going_on=stopped) as run:
+        resume.begin(state_url, given, {}, run.info.run_id)
         side_by_side = min(_room(planned), options.concurrent or len(planned))
         opts.note(f"{len(planned)} trials, {side_by_side} at a time")
         rows = _run(planned, side_by_side, run.info.run_id)
@@ -179,8 +182,8 @@ def _options(options: Options, settings: dict[str, str], folder: str) -> distill
             "out": storage.absolute(storage.join(options.out, folder)),
             "gallery": storage.absolute(options.gallery) if options.gallery else None,
             "noise": storage.absolute(values["noise"]) if values["noise"] else None,
-            "teacher": checkpoints.portable(values["teacher"]),
-            "student": checkpoints.portable(values["student"]),
+            "teacher": checkpoints.portable(values["teacher"], "--teacher"),
+            "student": checkpoints.portable(values["student"], "--student"),
         }
     )
 

@@ -137,7 +137,7 @@ def test_to_load_a_student_imports_no_transformers() -> None:
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
-    dropout = htsat._Dropout(0.1).train()
+    dropout = htsat.Dropout(0.1).train()
     x = torch.ones(7, 1001, 33, requires_grad=True)
     out = dropout(x)
     out.sum().backward()

@@ -53,6 +53,7 @@ def words(world: World, clap: Path, teacher_dir: Path, out: Path) -> dict[str, o
         "--out": out,
         "--batch-size": 8,
         "--lr": 1e-3,
+        "--precision": "fp32",
         "--epochs": EPOCHS,
         "--checkpoint-every": 4,
         "--seed": 3,

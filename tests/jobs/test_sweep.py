@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from distill import student
+from distill.errors import UserError
 from jobs import cli, sweep, tracking
 from tests.conftest import World
+from tests.jobs.test_resume import kill_all_of
 
 PAIR = ["text_types=sci:1,com:1|taxon:1", "lr=1e-4,3e-4"]
 
@@ -66,6 +72,41 @@ def test_a_sweep_is_one_table_of_runs(
     logged = Path(client.download_artifacts(parents[0].info.run_id, "table.md", str(tmp_path))).read_text()
     assert logged in said
     assert "failed: --student /no/such/student" in logged
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_under_its_run(
+    world: World, clap: Path, teacher_dir: Path, tmp_path: Path, ray_started: None
+) -> None:
+    """Killed in its second trial: the first is not trained again, and the table is that of one sweep."""
+    out = tmp_path / "swept"
+    planned = options(world, clap, teacher_dir, out, set=("lr=1e-4,3e-4",), concurrent=1, epochs=12, checkpoint_every=4)
+    words = ["--recordings", planned.recordings, "--teacher", planned.teacher, "--student", planned.student]
+    words += ["--out", planned.out, "--batch-size", "8", "--register-as", planned.register_as, "--set", *planned.set]
+    words += ["--concurrent", "1", "--epochs", "12", "--checkpoint-every", "4"]
+    driver = subprocess.Popen([sys.executable, "-m", "jobs.sweep", *words], start_new_session=True)
+    try:
+        end = time.monotonic() + 240
+        while not (out / "trial-001" / ".train" / "training.json").exists():
+            assert time.monotonic() < end, "the second trial did not begin"
+            assert driver.poll() is None
+            time.sleep(0.2)
+    finally:
+        kill_all_of(driver)
+    first = json.loads((out / "trial-000" / "training.json").read_text())
+    with pytest.raises(UserError, match=r"--epochs 3: the sweep in .*swept has 12"):
+        sweep.main(dataclasses.replace(planned, epochs=3))
+    rows = sweep.main(planned)
+    assert [row["error"] for row in rows] == ["", ""]
+    assert first["mlflow_run"] in {row["run_id"] for row in rows}
+    client = mlflow.MlflowClient(tracking_uri=tracking.store())
+    parent = client.get_run(client.get_run(first["mlflow_run"]).data.tags["mlflow.parentRunId"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["trials"] == 2
+    below = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    runs = client.search_runs([parent.info.experiment_id], below)
+    assert {run.info.run_id for run in runs} == {row["run_id"] for row in rows}
+    assert {run.info.status for run in runs} == {"FINISHED"}
 
 
 def test_every_combination_is_tried(world: World, clap: Path, teacher_dir: Path, tmp_path: Path) -> None:
