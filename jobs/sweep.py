@@ -83,7 +83,8 @@ def main(options: Options) -> list[dict[str, Any]]:
     from jobs import cluster, resume, tracking
 
     storage.require_writable(options.out, "--out")
-    given, state_url = opts.as_dict(options), storage.join(options.out, ".sweep")
+    given = opts.as_dict(options) | {"set": " ".join(options.set)}
+    state_url = storage.join(options.out, ".sweep")
     stopped = resume.unfinished(state_url, given, {}, "sweep")
     cluster.connect()
     cluster.require_shared("MLFLOW_TRACKING_URI", tracking.store())
