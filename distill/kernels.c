@@ -16,9 +16,6 @@
 enum { LANES = 16, AREA = 64, PARTS = AREA / LANES, WIDEST = 64, WIDEST_ROW = 4096 };
 typedef uint16_t bf16;
 
-/* setuptools looks for it in every extension; this one is loaded by ctypes. */
-EXPORT void *PyInit__kernels(void) { return 0; }
-
 INLINE __m512 widen(const bf16 *at) {
     __m256i given = _mm256_loadu_si256((const __m256i *)at);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(given), 16));
