@@ -7,6 +7,7 @@ They are compiled when songsight is installed, where there is a C compiler, and 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -24,6 +25,9 @@ _ARGUMENTS: dict[str, list[Any]] = {
     "norm": [_P, _P, _P, _P, _N, _N, _F],
     "gelu": [_P, _N],
     "quantise": [_P, _P, _N, _P, _P],
+    "block8": [_P, _P, _P, _N, _P, _P],
+    "block8_scratch": [_P],
+    "merge8": [_P, _P, _P, _P, _N, _N, _P],
 }
 _CPU_FLAGS = ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_bf16", "avx512_vnni")
 
@@ -40,6 +44,7 @@ def library() -> Any:
             loaded = ctypes.CDLL(path)
             for name, arguments in _ARGUMENTS.items():
                 getattr(loaded, name).argtypes, getattr(loaded, name).restype = arguments, None
+            loaded.block8_scratch.restype = _N
             return loaded
     return None
 
@@ -52,6 +57,23 @@ def can_attend(area: int, head_width: int) -> bool:
 def can_norm(width: int) -> bool:
     """Whether `norm`, `gelu_` and `quantise` take rows of this width."""
     return width % _LANES == 0 and width <= _WIDEST_ROW
+
+
+def attention_bias(bias_WHAA: torch.Tensor, head_width: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """What `attend` adds to the logits, from what softmax wants added to them.
+
+    Args:
+        bias_WHAA: float [windows, heads, queries, keys].
+        head_width: of the queries.
+
+    Returns:
+        (bias [kinds, heads, keys, queries], which kind a window has [windows], scale), as `attend` takes them.
+    """
+    # Most windows share one of a few masks: so few biases stay in a core's cache.
+    kinds_KHAA, of_window = torch.unique(bias_WHAA.detach().float(), dim=0, return_inverse=True)
+    # Powers of two are cheaper than those of e.
+    bias_KHAA = (kinds_KHAA * math.log2(math.e)).transpose(2, 3).contiguous()
+    return bias_KHAA, of_window.to(torch.int32), math.log2(math.e) * head_width**-0.5
 
 
 def attend(qkv_NC: torch.Tensor, bias_KHAA: torch.Tensor, of_window: torch.Tensor, scale: float) -> torch.Tensor:

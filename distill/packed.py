@@ -10,8 +10,8 @@ Nothing here can be trained, and no dropout is drawn.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distill import kernels
+from distill import kernels, packed_int8
 from distill.htsat import Tower
 from distill.packed_linear import layer
 
@@ -35,7 +35,8 @@ class PackedTower(nn.Module):
         tower: whose weights it takes; in evaluation mode, on the CPU.
         dtype: of the weights and of what flows between operations: torch.float32 or torch.bfloat16. The features are
             normalised, and the tokens averaged, in float32.
-        int8: whether products with weights are in 8 bits, all but the patches'; see `packed_linear.has_int8`.
+        int8: whether products with weights are in 8 bits, all but the patches'; see `packed_linear.has_int8`. Where
+            `packed_int8` suits the tower, its blocks are those, else layers as the other types have them.
     """
 
     def __init__(self, tower: Tower, dtype: torch.dtype, int8: bool = False) -> None:
@@ -48,13 +49,13 @@ class PackedTower(nn.Module):
         self.patches = layer(tower.patches, dtype, CHUNK_TOKENS)
         self.patch_norm = _norm(tower.patch_norm, dtype)
         orders = [getattr(tower, f"_before_block_{n}") for n in range(len(tower.blocks))]
-        blocks = (_PackedBlock(*one, dtype, int8) for one in zip(tower.blocks, orders, strict=True))
+        before_merge = [getattr(tower, f"_before_merge_{n}") for n in range(len(tower.merges))]
+        in_windows = int8 and packed_int8.suits(tower)
+        block: Callable[..., Any] = packed_int8.Block if in_windows else partial(_PackedBlock, dtype=dtype, int8=int8)
+        merge: Callable[..., Any] = packed_int8.Merge if in_windows else partial(_PackedMerge, dtype=dtype, int8=int8)
+        blocks = map(block, tower.blocks, orders)
         self.blocks = [list(islice(blocks, depth)) for depth in self.config.depths]
-        merges: Any = tower.merges
-        self.merges = [
-            (_norm(merge.norm, dtype), layer(merge.reduction, dtype, CHUNK_TOKENS // 4, int8)) for merge in merges
-        ]
-        self.before_merge = [getattr(tower, f"_before_merge_{n}") for n in range(len(tower.merges))]
+        self.merges = list(map(merge, tower.merges, before_merge))
         self.norm = _norm(tower.norm, dtype)
         self._stretches: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -84,9 +85,7 @@ class PackedTower(nn.Module):
             for block in self.blocks[stage]:
                 x_NC = block(x_NC, batch)
             if stage < len(self.merges):
-                x_NC = _reorder(x_NC, batch, self.before_merge[stage])
-                norm, reduce = self.merges[stage]
-                x_NC = reduce(norm(x_NC.view(len(x_NC) // 4, -1)))
+                x_NC = self.merges[stage](x_NC, batch)
         return x_NC
 
     def _cut(self, mel_B1TM: torch.Tensor) -> torch.Tensor:
@@ -164,6 +163,19 @@ class _PackedBlock:
                 yield x.index_select(1, self.orders[0]).flatten(0, 1)
 
 
+class _PackedMerge:
+    """Four tokens of a clip, at the places that the order gives, become one of twice the width."""
+
+    def __init__(self, merge: Any, order: torch.Tensor | None, dtype: torch.dtype, int8: bool) -> None:
+        self.order, self.norm = order, _norm(merge.norm, dtype)
+        self.reduce = layer(merge.reduction, dtype, CHUNK_TOKENS // 4, int8)
+
+    def __call__(self, x_NC: torch.Tensor, batch: int) -> torch.Tensor:
+        if self.order is not None:
+            x_NC = x_NC.view(batch, len(self.order), -1).index_select(1, self.order)
+        return self.reduce(self.norm(x_NC.reshape(-1, 4 * x_NC.shape[-1])))
+
+
 def _attention(block: Any, at_once: int, dtype: torch.dtype) -> Callable[[torch.Tensor, int], torch.Tensor]:
     """From queries, keys and values of a part's tokens, side by side, and the part's number, to what is attended to."""
     bias_WHAA = block.bias().detach()
@@ -174,12 +186,7 @@ def _attention(block: Any, at_once: int, dtype: torch.dtype) -> Callable[[torch.
 
 class _FusedAttention:
     def __init__(self, bias_WHAA: torch.Tensor, head_width: int, at_once: int, dtype: torch.dtype) -> None:
-        # Most windows share one of a few masks: so few biases stay in a core's cache.
-        kinds_KHAA, of_window = torch.unique(bias_WHAA, dim=0, return_inverse=True)
-        # Powers of two are cheaper than those of e; the function wants [keys, queries].
-        self.bias_KHAA = (kinds_KHAA * math.log2(math.e)).transpose(2, 3).contiguous()
-        self.scale = math.log2(math.e) * head_width**-0.5
-        of_window = of_window.to(torch.int32)
+        self.bias_KHAA, of_window, self.scale = kernels.attention_bias(bias_WHAA, head_width)
         self.of_window = of_window.repeat(max(1, at_once // len(of_window))).split(at_once)
 
     def __call__(self, qkv_NC: torch.Tensor, part: int) -> torch.Tensor:
@@ -198,12 +205,6 @@ class _PlainAttention:
         logits = torch.baddbmm(self.bias[part % len(self.bias)][: len(q)], q, k.transpose(1, 2), alpha=self.scale)
         out = torch.bmm(torch.softmax(logits, -1), v)
         return out.view(-1, self.heads, self.area, out.shape[-1]).transpose(1, 2).reshape(len(qkv_NC), -1)
-
-
-def _reorder(x_NC: torch.Tensor, batch: int, order: torch.Tensor | None) -> torch.Tensor:
-    if order is None:
-        return x_NC
-    return x_NC.view(batch, len(order), -1).index_select(1, order).view(x_NC.shape)
 
 
 def _norm(norm: nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -5,8 +5,8 @@ are normalised, tokens averaged and vectors made unit length in float32. Where t
 it is slower than float32.
 
 int8 is for CPUs, and asked for, never chosen: the linear layers' weights are in 8 bits, and what flows into them is
-brought to 8 bits part by part. The rest is bfloat16 on CPUs that have the instructions of `kernels`; on others it is
-PyTorch's dynamic quantisation, with float32 for the rest.
+brought to 8 bits by the range of a token or of a part. The rest is bfloat16 on CPUs that have the instructions of
+`kernels`; on others it is PyTorch's dynamic quantisation, with float32 for the rest.
 """
 
 from __future__ import annotations

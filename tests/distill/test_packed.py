@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from distill import kernels, packed, packed_linear, precision, student
+from distill import htsat, kernels, packed, packed_int8, packed_linear, precision, student
 from distill.audio import read_mono
 from distill.errors import UserError
 from distill.padding import fit_length
@@ -113,6 +113,76 @@ def synthetic() -> np.ndarray:
 KINDS = [("bf16", 0.999, True), ("int8", 0.995, kernels.library() is not None)]
 """Precision, least cosine, and whether it holds of what tells sounds apart too: with random weights that is so little
 that PyTorch's int8, which has one range for a whole batch, does not resolve it."""
+
+
+EIGHT = pytest.mark.skipif(not packed_linear.has_int8(), reason="the C functions are not here, or have no CPU here")
+NARROW = {
+    "spec_size": 128,
+    "patch_size": 4,
+    "patch_stride": [4, 4],
+    "window_size": 8,
+    "patch_embeds_hidden_size": 16,
+    "depths": [2, 2],
+    "num_attention_heads": [2, 4],
+    "hidden_size": 32,
+    "qkv_bias": False,
+}
+"""Widths that do not fill the panels of the products in 8 bits."""
+
+
+def loud(settings: dict[str, Any]) -> htsat.Tower:
+    """A tower whose weights are so large that clips differ in its vectors."""
+    _, tower = pair(settings)
+    with torch.no_grad():
+        for weight in tower.parameters():
+            if weight.ndim == 2:
+                weight.normal_(0, weight.shape[1] ** -0.5)
+    return tower
+
+
+@torch.no_grad()
+def error_of_int8(tower: htsat.Tower, frames: int) -> float:
+    """Error of what differs between clips, as a share of it."""
+    mel = features(frames, 5)
+    exact, found = tower(mel), packed.PackedTower(tower, torch.bfloat16, int8=True)(mel)
+    exact, found = exact - exact.mean(0), found - found.mean(0)
+    return float((found - exact).norm() / exact.norm())
+
+
+@EIGHT
+def test_int8_blocks_are_the_towers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And closer than layers of oneDNN's, which have one range for a part, are where the CPU has tiles."""
+    tower = loud(NARROW)
+    assert packed_int8.suits(tower) != bool(torch.cpu.get_capabilities().get("amx_int8"))
+    monkeypatch.setattr(packed_int8, "suits", lambda tower: False)
+    with_layers = error_of_int8(tower, 256)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
+    assert packed_int8.suits(tower)
+    assert 0 < error_of_int8(tower, 256) < with_layers < 0.3
+
+
+@EIGHT
+@pytest.mark.parametrize("settings", [ONE_WINDOW, OTHERWISE])
+def test_towers_that_the_blocks_do_not_suit_have_layers(settings: dict[str, Any]) -> None:
+    tower = loud(settings)
+    assert not packed_int8.suits(tower)
+    assert error_of_int8(tower, 256) < 0.3
+
+
+@EIGHT
+def test_a_clips_vector_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever clips go through a tower of int8 blocks with it."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
+    tower = packed.PackedTower(loud(NARROW), torch.bfloat16, int8=True)
+    mel = features(256, 5)
+    assert torch.equal(tower(mel)[[3]], tower(mel[[3]]))
+
+
+@EIGHT
+def test_with_tiles_layers_multiply_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_int8": True})
+    assert not packed_int8.suits(htsat.Tower(htsat.TowerConfig()))
 
 
 @pytest.mark.parametrize(("name", "least", "apart"), KINDS)
