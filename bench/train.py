@@ -116,7 +116,8 @@ def whole_run(folder: Path, recipe: trainer.Recipe, texts: torch.Tensor) -> tupl
         where = trainer.Tracking(tracking.store(), run.info.run_id)
         gpus = 1.0 if torch.cuda.is_available() else 0.0
         bank = str(folder / "bank.npy")
-        launch.fit(recipe, bank, clips, None, where, str(folder / "train"), "bench", (1, 1), gpus)
+        to = str(folder / "train")
+        launch.fit(recipe, bank, clips, None, where, to, "bench", (1, 1), gpus, own_ray=cluster.is_local())
     found = mlflow.get_run(run.info.run_id).data.metrics
     return found["recordings_per_s"], found["data_wait_fraction"]
 

@@ -72,6 +72,7 @@ def fit(
     names: np.ndarray | None = None,
     noise: np.ndarray | None = None,
     max_failures: int = 3,
+    own_ray: bool = False,
 ) -> Trained:
     """Trains on Ray.
 
@@ -88,6 +89,7 @@ def fit(
         names: the teacher's unit text vector of each species, float32 [species, width], for objectives that ask for it.
         noise: backgrounds to mix into clips, float32 [clips, clip_samples].
         max_failures: how often workers may fail and be replaced; -1 for any number.
+        own_ray: whether Ray runs on this machine alone and for this process: its helpers may be told to step aside.
 
     Raises:
         UserError: the workers found something wrong with what they were given.
@@ -114,6 +116,7 @@ def fit(
         "names": ray.put(names) if names is not None else None,
         "noise": ray.put(noise) if noise is not None else None,
         "rows_to": os.environ.get(ROWS_TO),
+        "own_ray": own_ray,
     }
     least, most = workers
     scaling = ScalingConfig(

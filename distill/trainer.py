@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill import dataset, metrics, pictures, student, text_bank
+from distill import dataset, helpers, metrics, pictures, student, text_bank
 from distill.augment import Augment, on_mels, on_waves
 from distill.bad_rows import BadRows, of_all_ranks
 from distill.dataset import Clips, Order
@@ -204,6 +204,7 @@ def train_worker(config: dict[str, Any]) -> Outcome:
         config: `recipe`, `tracking`, `clips_per_block`, and object-store references `bank`, `clips`, `held_out`
             (which may be None) and `names` (which may be missing); see `launch.fit`. `rows_to`, if there, is a local
             folder for `rows-<rank>-<process>.csv`: each step's number from 1, and the rows that its clips stood for.
+            `own_ray`: see `launch.fit`.
     """
     import ray
     from ray import train
@@ -265,7 +266,10 @@ def train_worker(config: dict[str, Any]) -> Outcome:
         if held_out is not None:
             log.look(step, measured())
         save({})
+    first_step = step
     for batch, waited_s in _timed(features.of(stream, step, device)):
+        if step == first_step and config.get("own_ray") and device.type == "cpu":
+            helpers.step_aside()  # now that decoding has begun they are all there
         share = learning_rate(step, order.steps, recipe.warmup)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * share

@@ -248,6 +248,7 @@ def train(options: Options, parent: str | None = None) -> Made:
                 names,
                 noise_clips,
                 options.max_failures,
+                cluster.is_local(),
             )
         _say_bad(trained.outcome, table, parts, options)
         measures = trained.measures or {}
