@@ -42,6 +42,8 @@ def library() -> Any:
         path = os.path.join(os.path.dirname(__file__), f"_kernels{ending}")
         if os.path.exists(path):
             loaded = ctypes.CDLL(path)
+            if not all(hasattr(loaded, name) for name in _ARGUMENTS):
+                return None  # compiled from an earlier version
             for name, arguments in _ARGUMENTS.items():
                 getattr(loaded, name).argtypes, getattr(loaded, name).restype = arguments, None
             loaded.block8_scratch.restype = _N

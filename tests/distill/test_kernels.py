@@ -27,6 +27,14 @@ def test_where_there_is_a_compiler_they_were_compiled() -> None:
 
 
 @needed
+def test_those_of_an_earlier_version_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as after `git pull` without another install."""
+    assert kernels.library.__wrapped__() is not None
+    monkeypatch.setitem(kernels._ARGUMENTS, "of_the_next_version", [])
+    assert kernels.library.__wrapped__() is None
+
+
+@needed
 @pytest.mark.parametrize(("heads", "width"), [(4, 24), (2, 32), (3, 8), (1, 64)])
 def test_attention_is_its_definition(heads: int, width: int) -> None:
     torch.manual_seed(0)

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import mlflow
 import pytest
 
 from distill.errors import UserError
 from jobs import tracking
+
+
+@pytest.fixture(autouse=True)
+def _own_store() -> Iterator[None]:
+    """MLflow keeps the last store that it was told of, for the tests behind these too."""
+    before = mlflow.get_tracking_uri()
+    yield
+    mlflow.set_tracking_uri(before)
 
 
 @pytest.mark.parametrize(
@@ -34,10 +43,8 @@ def test_a_store_that_cannot_be_used_is_one_line_at_once(
 def test_a_store_that_goes_away_at_the_end_fails_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        before = mlflow.get_tracking_uri()
         with tracking.run("distill", {}):
             mlflow.set_tracking_uri("http://127.0.0.1:9")
-        mlflow.set_tracking_uri(before)
     said = capsys.readouterr().err
     assert "MLflow did not take it that run" in said
     assert said.count("\n") == 1
