@@ -34,7 +34,7 @@ _CPU_FLAGS = ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_bf16", 
 
 @cache
 def library() -> Any:
-    """The compiled functions; None where they were not compiled, or this CPU does not have their instructions."""
+    """The compiled functions; None where they were not compiled or lack one, or this CPU lacks their instructions."""
     flags: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if not all(flags.get(name) for name in _CPU_FLAGS):
         return None

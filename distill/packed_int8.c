@@ -67,7 +67,7 @@ INLINE void to_bytes(const float *row, long width, Bytes to, long r) {
     to.zero[r] = zero;
 }
 
-/* Layer norm of `pieces` pieces of `width` numbers that lie apart, as one row, in 8 bits. */
+/* Layer norm of `count` pieces of `width` numbers that lie apart, as one row, in 8 bits. */
 INLINE void norm_to_bytes(const bf16 *const *pieces, long count, long width, const Norm *norm, Bytes to, long r) {
     float row[WIDEST_ROW] __attribute__((aligned(64)));
     const long whole = count * width;

@@ -116,17 +116,7 @@ that PyTorch's int8, which has one range for a whole batch, does not resolve it.
 
 
 EIGHT = pytest.mark.skipif(not packed_linear.has_int8(), reason="the C functions are not here, or have no CPU here")
-NARROW = {
-    "spec_size": 128,
-    "patch_size": 4,
-    "patch_stride": [4, 4],
-    "window_size": 8,
-    "patch_embeds_hidden_size": 16,
-    "depths": [2, 2],
-    "num_attention_heads": [2, 4],
-    "hidden_size": 32,
-    "qkv_bias": False,
-}
+NARROW = SMALL | {"patch_size": 4, "patch_stride": [4, 4], "window_size": 8, "qkv_bias": False}
 """Widths that do not fill the panels of the products in 8 bits."""
 
 
