@@ -9,8 +9,9 @@
 
 The audio tower is of BioLingual's size, the text tower of BioCLIP-2's (open_clip ViT-L-14), both with random weights.
 All of them compute in the precision that `songsight distill` chooses here, and run one after the other, ours between
-two runs of the bare loop. On a CPU the loops have the memory allocator's settings that our workers have, so that the
-ratios are not owed to those; `--allocator system` leaves the loops, not our workers, without.
+two runs of the bare loop. The first steps of each, which find the memory that the others use again, are not counted.
+On a CPU the loops have the memory allocator's settings that our workers have, so that the ratios are not owed to those;
+`--allocator system` leaves the loops, not our workers, without.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=8, help="of each loop, behind a first one that is not counted")
+    parser.add_argument("--steps", type=int, default=8, help="of each loop that are counted")
+    parser.add_argument("--warm-up", type=int, default=4, help="steps of each loop before them")
     parser.add_argument("--allocator", choices=("ours", "system"), default="ours", help="of the bare and usual loops")
     parser.add_argument("--json", help="file for the ratios")
     options = parser.parse_args()
@@ -52,27 +54,27 @@ def main() -> None:
         # It is set before a process starts, or never.
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | memory.ALLOCATOR)
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), options.batch_size, options.steps, device)
+        result = measure(Path(folder), options.batch_size, options.warm_up, options.steps, device)
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=2))
 
 
-def measure(folder: Path, batch_size: int, steps: int, device: str) -> dict[str, float]:
+def measure(folder: Path, batch_size: int, warm_up: int, steps: int, device: str) -> dict[str, float]:
     """Runs the loops and prints what they took."""
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
     torch.manual_seed(0)
     ClapModel(ClapConfig()).save_pretrained(folder / "base")
     ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(folder / "base")
-    files = batch_size * (steps + 1)  # one epoch: what lies between two is not a part of the step
+    files = batch_size * (warm_up + steps)  # one epoch: what lies between two is not a part of the step
     waves = _write_recordings(folder, files)
-    recipe = _recipe(folder, files, batch_size, steps + 1, device)
+    recipe = _recipe(folder, files, batch_size, device)
     texts = F.normalize(torch.randn(files, WIDTH), dim=-1)
 
-    first = bare(recipe, waves, texts, steps, device)
-    ours, waiting = whole_run(folder, recipe, texts)
-    second = bare(recipe, waves, texts, steps, device)
-    usual_rate = usual(folder, waves, batch_size, max(2, steps // 2), device, recipe.precision == "bf16")
+    first = bare(recipe, waves, texts, warm_up, steps, device)
+    ours, waiting = whole_run(folder, recipe, texts, warm_up)
+    second = bare(recipe, waves, texts, warm_up, steps, device)
+    usual_rate = usual(folder, waves, batch_size, warm_up, max(2, steps // 2), device, recipe.precision == "bf16")
     ratios = {"ours_over_bare": ours / ((first + second) / 2), "ours_over_text_each_step": ours / usual_rate}
 
     print(f"\nbatch {batch_size}, {steps} steps, {device}, {os.cpu_count()} cores, {recipe.precision}\n")
@@ -99,8 +101,8 @@ def measure(folder: Path, batch_size: int, steps: int, device: str) -> dict[str,
     }
 
 
-def whole_run(folder: Path, recipe: trainer.Recipe, texts: torch.Tensor) -> tuple[float, float]:
-    """(recordings a second, share of the time spent waiting for data) of a run on Ray, behind its first step."""
+def whole_run(folder: Path, recipe: trainer.Recipe, texts: torch.Tensor, warm_up: int) -> tuple[float, float]:
+    """(recordings a second behind the first steps, share of the run's time spent waiting for data) of a run on Ray."""
     import mlflow
 
     from jobs import cluster, tracking
@@ -118,11 +120,15 @@ def whole_run(folder: Path, recipe: trainer.Recipe, texts: torch.Tensor) -> tupl
         bank = str(folder / "bank.npy")
         to = str(folder / "train")
         launch.fit(recipe, bank, clips, None, where, to, "bench", (1, 1), gpus, own_ray=cluster.is_local())
-    found = mlflow.get_run(run.info.run_id).data.metrics
-    return found["recordings_per_s"], found["data_wait_fraction"]
+    seen = mlflow.MlflowClient().get_metric_history(run.info.run_id, "recordings_seen")
+    begin, end = next(one for one in seen if one.step == warm_up), max(seen, key=lambda one: one.step)
+    waiting = mlflow.get_run(run.info.run_id).data.metrics["data_wait_fraction"]
+    return (end.value - begin.value) / (end.timestamp - begin.timestamp) * 1000, waiting
 
 
-def bare(recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, steps: int, device: str) -> float:
+def bare(
+    recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, warm_up: int, steps: int, device: str
+) -> float:
     """Recordings a second of a loop over features in memory."""
     learner, stepper, optimizer = _learner(recipe, device)
     size = recipe.order.batch_size
@@ -135,10 +141,10 @@ def bare(recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, steps: 
         stepper(mel, text, species, size, 0)
         optimizer.step()
 
-    return size / _seconds(step, steps, device)
+    return size / _seconds(step, steps, device, warm_up)
 
 
-def usual(folder: Path, waves: np.ndarray, size: int, steps: int, device: str, bf16: bool) -> float:
+def usual(folder: Path, waves: np.ndarray, size: int, warm_up: int, steps: int, device: str, bf16: bool) -> float:
     """Recordings a second of a loop with transformers' extractor and tower, and the text tower in each step."""
     import open_clip
     from transformers import ClapFeatureExtractor, ClapModel
@@ -165,7 +171,7 @@ def usual(folder: Path, waves: np.ndarray, size: int, steps: int, device: str, b
         loss.backward()
         optimizer.step()
 
-    return size / _seconds(step, steps, device)
+    return size / _seconds(step, steps, device, warm_up)
 
 
 def time_parts(
@@ -221,8 +227,8 @@ def _learner(recipe: trainer.Recipe, device: str) -> tuple[Learner, Stepper, tor
     return learner, stepper, optimizer
 
 
-def _recipe(folder: Path, files: int, batch_size: int, steps: int, device: str) -> trainer.Recipe:
-    order = dataset.Order(files, batch_size, -(-steps // (files // batch_size)), 0)
+def _recipe(folder: Path, files: int, batch_size: int, device: str) -> trainer.Recipe:
+    order = dataset.Order(files, batch_size, 1, 0)
     settings: dict[str, Any] = {
         "student": str(folder / "base"),
         "head": "linear",
@@ -262,9 +268,10 @@ def _write_recordings(folder: Path, files: int) -> np.ndarray:
     return waves
 
 
-def _seconds(work: Callable[[], object], times: int, device: str) -> float:
-    """Mean seconds of a call, behind a first one."""
-    work()
+def _seconds(work: Callable[[], object], times: int, device: str, warm_up: int = 1) -> float:
+    """Mean seconds of a call, behind the first ones."""
+    for _ in range(warm_up):
+        work()
     _wait(device)
     begin = time.perf_counter()
     for _ in range(times):

@@ -1,17 +1,22 @@
-"""Keeps the actors that Ray Train and Ray Data work with from interrupting a training step on a CPU.
+"""Keeps what works beside a training step on a CPU from interrupting it.
 
-A process of Ray's wakes a hundred times a second to look for signals. Each time it takes a core from a thread of the
-step, and the other threads wait for that one at the end of the operation. Under Linux's SCHED_IDLE policy (sched(7)) it
-runs where a core has nothing else to do, which is often enough: the threads of a step wait for each other many times.
+A thread that takes a core from one thread of a step holds up the others too: they wait for that one at the end of the
+operation. While they wait, a core is free, many times a step. What Linux's SCHED_IDLE policy (sched(7)) is given to
+runs then and only then; SCHED_BATCH, which is for what must not come to a standstill on a machine that others use too,
+takes its fair share but does not interrupt.
+
+Ray has much of it: each of its workers and actors wakes a hundred times a second to look for signals.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-NAMES = (
+IDLE_ACTORS = (
     "TrainController",
     "SynchronizationActor",
     "PlacementGroupCleaner",
@@ -19,34 +24,69 @@ NAMES = (
     "_StatsActor",
     "_AutoscalingCoordinatorActor",
 )
-"""Of the actors: none of them does anything that a step waits for. Not those that decode."""
+"""Those of Ray Train and Ray Data that do nothing a step waits for."""
+_TRAINS = "RayTrainWorker"
+_GLOO = "gloo_tcp_loop"  # polls, with one worker too
 
 
-def step_aside(proc: Path = Path("/proc")) -> list[str]:
-    """Gives this machine's helpers, which were started by the process that started this one, the policy SCHED_IDLE.
+def step_aside(proc: Path = Path("/proc")) -> dict[str, list[str]]:
+    """Called by a worker of a Ray that is its driver's own, on this machine alone: tells the rest of it to step aside.
 
-    What cannot be changed is left as it is: on other systems than Linux that is everything.
+    `IDLE_ACTORS` get SCHED_IDLE. SCHED_BATCH is for Ray's own processes, for those that decode, and for the threads
+    of this process that listen for messages. What cannot be changed is left as it is: on other systems than Linux that
+    is everything.
 
     Args:
         proc: the file system of processes.
 
     Returns:
-        Names of those that have it now.
+        Names of the processes, under `idle` and `batch`.
     """
-    found: list[str] = []
+    found: dict[str, list[str]] = {"idle": [], "batch": []}
     if not hasattr(os, "SCHED_IDLE"):
         return found
-    for folder in proc.glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError):  # such as of one that ended meanwhile
-            title = (folder / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
-            name = title.removeprefix("ray::").split(".")[0].strip()
-            if not title.startswith("ray::") or name not in NAMES or _parent(folder) != os.getppid():
-                continue
-            for thread in (folder / "task").iterdir():
-                os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
-            found.append(name)
+    with contextlib.suppress(OSError):
+        for thread in (proc / str(os.getpid()) / "task").iterdir():
+            listens = int(thread.name) == os.getpid() or (thread / "comm").read_text().strip() == _GLOO
+            if listens and int(thread.name) != threading.get_native_id():
+                _set(thread, os.SCHED_BATCH)
+    processes = {int(folder.name): (parent, words) for folder, parent, words in _processes(proc)}
+    raylet = os.getppid()
+    driver = processes[raylet][0] if raylet in processes else None
+    for number, (parent, words) in processes.items():
+        name = words[0].removeprefix("ray::").split(".")[0].strip()
+        of_ray = parent == raylet and words[0].startswith("ray::") and name != _TRAINS
+        system = (number == raylet or parent in (raylet, driver)) and any("/ray/" in word for word in words)
+        if of_ray or system:
+            idle = of_ray and name in IDLE_ACTORS
+            with contextlib.suppress(OSError):  # such as of one that ended meanwhile
+                for thread in (proc / str(number) / "task").iterdir():
+                    _set(thread, os.SCHED_IDLE if idle else os.SCHED_BATCH)
+                found["idle" if idle else "batch"].append(name)
     return found
 
 
-def _parent(folder: Path) -> int:
-    return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+def run_when_idle() -> None:
+    """Gives this thread, and those that it starts from now on, the policy SCHED_IDLE where there is one."""
+    if hasattr(os, "SCHED_IDLE"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def run_as_usual() -> None:
+    """Takes back SCHED_BATCH, which a worker has from its parent where `step_aside` was called before it began."""
+    if hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _set(thread: Path, policy: int) -> None:
+    os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))
+
+
+def _processes(proc: Path) -> Iterator[tuple[Path, int, list[str]]]:
+    """Each process's folder, its parent, and the words of its command."""
+    for folder in proc.glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):  # such as of one that ended meanwhile
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            yield folder, int((folder / "stat").read_text().rpartition(")")[2].split()[1]), words

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +35,7 @@ from distill.training_log import TrainingLog
 
 PREEMPTION_EVERY = 4  # steps between questions whether a node is about to be taken away, for which all workers meet
 STATE_FILE = "state.pt"
+LATE = 4  # steps that may wait for features, of which the first always does
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,7 @@ def train_worker(config: dict[str, Any]) -> Outcome:
     device = get_device()
 
     if device.type == "cpu":
+        helpers.run_as_usual()
         # Ray gives a worker as many threads as it reserves CPUs; decoding leaves most of the other cores idle.
         torch.set_num_threads(recipe.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     learner = Learner(start_model(recipe), recipe.objective).to(device)
@@ -421,11 +424,12 @@ class _Featured:
     def of(self, batches: Iterator[dict[str, Any]], first_step: int, device: torch.device) -> Iterator[dict[str, Any]]:
         """Puts `mel`, float32 [b, 1, frames, mels], in the place of each batch's `wave`.
 
-        On a CPU a thread of its own makes the next batch's features while this one's gradients are computed: small
-        towers leave cores idle between their small operations. A GPU makes them in passing.
+        On a CPU a thread of its own makes the next batch's features while this one's gradients are computed, where a
+        core is free between two operations. A GPU makes them in passing.
         """
-        made = (self._make(batch, step) for step, batch in enumerate(batches, first_step))
-        return made if device.type != "cpu" else _ahead(made)
+        if device.type == "cpu":
+            return _ahead(self._make, batches, first_step)
+        return (self._make(batch, step) for step, batch in enumerate(batches, first_step))
 
     @torch.no_grad()
     def _make(self, batch: dict[str, Any], step: int) -> dict[str, Any]:
@@ -436,14 +440,21 @@ class _Featured:
         return batch | {"mel": on_mels(self.mel(wave), augment, generator)}
 
 
-def _ahead(items: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The same items, the next one made by a thread meanwhile."""
-    ready: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(1)
+def _ahead(
+    make: Callable[[dict[str, Any], int], dict[str, Any]], batches: Iterator[dict[str, Any]], first_step: int
+) -> Iterator[dict[str, Any]]:
+    """What `make` makes of each batch and its step, the next one made by a thread meanwhile.
+
+    The thread runs where a core is free, until steps had to wait for it `LATE` times: then it takes its share.
+    """
+    ready: queue.Queue[Future[dict[str, Any]] | BaseException | None] = queue.Queue(1)
+    late = 0
 
     def work() -> None:
+        idle, usual = ThreadPoolExecutor(1, initializer=helpers.run_when_idle), ThreadPoolExecutor(1)
         try:
-            for item in items:
-                ready.put(item)
+            for step, batch in enumerate(batches, first_step):
+                ready.put((idle if late < LATE else usual).submit(make, batch, step))
             ready.put(None)
         except BaseException as error:
             ready.put(error)
@@ -452,7 +463,8 @@ def _ahead(items: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     while (item := ready.get()) is not None:
         if isinstance(item, BaseException):
             raise item
-        yield item
+        late += not item.done()
+        yield item.result()
 
 
 def _timed(batches: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], float]]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,15 @@ from distill import helpers
 pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no SCHED_IDLE")
 
 CHILD = """
-import sys, threading, time
+import json, sys, threading, time
 from distill import helpers
 for _ in range(2):
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 print("ready", flush=True)
 for line in sys.stdin:
-    print(*helpers.step_aside(), flush=True)
+    worker = threading.Thread(target=lambda: print(json.dumps(helpers.step_aside()), flush=True))
+    worker.start()
+    worker.join()
 """
 
 
@@ -35,8 +39,9 @@ def started(title: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def family() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """A worker's siblings, as if this process were the raylet."""
     names = ["ray::RayTrainWorker", "ray::_StatsActor", "ray::TrainController.run", "ray::IDLE", "SynchronizationActor"]
-    made = {name: started(name) for name in names}
+    made = {name: started(name) for name in [*names, "/lib/ray/agent.py"]}
     yield made
     for process in made.values():
         process.kill()
@@ -47,27 +52,64 @@ def policies(process: subprocess.Popen[str]) -> set[int]:
     return {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{process.pid}/task")}
 
 
-def test_only_helpers_of_the_same_ray_step_aside(family: dict[str, subprocess.Popen[str]]) -> None:
+def test_what_a_step_does_not_wait_for_steps_aside(family: dict[str, subprocess.Popen[str]]) -> None:
     worker = family["ray::RayTrainWorker"]
     assert worker.stdin
     assert worker.stdout
     worker.stdin.write("go\n")
     worker.stdin.flush()
-    assert sorted(worker.stdout.readline().split()) == ["TrainController", "_StatsActor"]
-    changed = {name for name, process in family.items() if policies(process) == {os.SCHED_IDLE}}
-    assert changed == {"ray::_StatsActor", "ray::TrainController.run"}
-    same = set(family) - changed
-    assert all(policies(family[name]) == {os.SCHED_OTHER} for name in same)
+    found = json.loads(worker.stdout.readline())
+    assert sorted(found["idle"]) == ["TrainController", "_StatsActor"]
+    assert "IDLE" in found["batch"]
+    assert policies(family["ray::_StatsActor"]) == policies(family["ray::TrainController.run"]) == {os.SCHED_IDLE}
+    assert policies(family["ray::IDLE"]) == policies(family["/lib/ray/agent.py"]) == {os.SCHED_BATCH}
+    assert policies(family["SynchronizationActor"]) == {os.SCHED_OTHER}  # some other program
+    # The worker's own main thread, which listens, and its others.
+    assert os.sched_getscheduler(worker.pid) == os.SCHED_BATCH
+    assert os.SCHED_OTHER in policies(worker)
 
 
 def test_those_of_another_ray_stay(family: dict[str, subprocess.Popen[str]]) -> None:
     """They have another parent than this process."""
-    assert helpers.step_aside() == []
+    assert helpers.step_aside()["idle"] == []
     assert policies(family["ray::_StatsActor"]) == {os.SCHED_OTHER}
+    assert policies(family["/lib/ray/agent.py"]) == {os.SCHED_OTHER}
 
 
 def test_what_cannot_be_read_is_left(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()
     (tmp_path / "2" / "cmdline").write_bytes(b"ray::_StatsActor\0")
-    assert helpers.step_aside(tmp_path) == []
+    assert helpers.step_aside(tmp_path) == {"idle": [], "batch": []}
+
+
+def in_a_thread(work: Callable[[], object]) -> None:
+    """A thread that has become idle can't go back everywhere: not this one."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_a_thread_and_those_it_starts_run_when_idle() -> None:
+    found: list[int] = []
+
+    def work() -> None:
+        helpers.run_when_idle()
+        found.append(os.sched_getscheduler(0))
+        in_a_thread(lambda: found.append(os.sched_getscheduler(0)))
+
+    in_a_thread(work)
+    assert found == [os.SCHED_IDLE] * 2
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_a_worker_begins_as_usual() -> None:
+    found: list[int] = []
+
+    def work() -> None:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        helpers.run_as_usual()
+        found.append(os.sched_getscheduler(0))
+
+    in_a_thread(work)
+    assert found == [os.SCHED_OTHER]
