@@ -16,6 +16,7 @@ from distill.errors import JobError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from ray.train.torch import TorchTrainer
 
     from distill.dataset import Clips
     from distill.trainer import HeldOut, Outcome, Recipe, Tracking
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 KEPT_CHECKPOINTS = 2  # the latest, and the one before it should the latest have been cut off
 # The folder where each worker notes down which rows its steps took, for whoever wants to account for them.
 ROWS_TO = "SONGSIGHT_ROWS_TO"
+# Of Ray Train's callbacks: those that start the actors `PlacementGroupCleaner` and `DatasetManager`.
+_FOR_LATER = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 # Where Ray's exceptions keep the one that they are about.
 _WRAPPINGS = ("cause", "_base_exc", "health_check_failure")
 
@@ -97,7 +100,6 @@ def fit(
     """
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
 
     resources: dict[str, float] = {"CPU": cpus_per_worker(ray.cluster_resources().get("CPU", 0), workers[1])}
     if gpus_per_worker:
@@ -124,7 +126,7 @@ def fit(
         use_gpu=gpus_per_worker > 0,
         resources_per_worker=resources,
     )
-    trainer = TorchTrainer(
+    trainer = _trainer(own_ray)(
         _work,  # type: ignore[arg-type]  # what it returns is the result's return_value
         train_loop_config={"config": ray.put(config)},
         scaling_config=scaling,
@@ -150,6 +152,25 @@ def fit(
         folder = storage.filesystem(storage_url)[0].unstrip_protocol(folder)  # Ray's paths have no scheme
     measures = {name: value for name, value in (result.metrics or {}).items() if name.startswith("val_")}
     return Trained(outcome, os.path.join(folder, "model"), measures)
+
+
+def _trainer(own_ray: bool) -> type[TorchTrainer]:
+    """Ray's trainer, on a Ray of our own without the actors that only a Ray which outlives the run has a use for.
+
+    One cleans up behind a controller that was killed, the other serves datasets, of which `fit` names none. Each wakes
+    a hundred times a second. The method is not a public one: where Ray has another, the actors stay.
+    """
+    from ray.train.torch import TorchTrainer
+
+    if not own_ray:
+        return TorchTrainer
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            given = super()._create_default_callbacks()  # type: ignore[misc]
+            return [callback for callback in given if type(callback).__name__ not in _FOR_LATER]
+
+    return Trainer
 
 
 def _in_one_line(error: Exception) -> Exception:

@@ -194,6 +194,7 @@ def test_a_killed_worker_is_replaced(
     if aside:  # what is not a part of a step does not interrupt it
         assert aside["TrainController"] == os.SCHED_IDLE
         assert aside["raylet"] == os.SCHED_BATCH
+        assert not aside.keys() & {"PlacementGroupCleaner", "DatasetManager"}  # started for nothing
     run_id = last_run().info.run_id
     if workers == 1:
         assert_as_undisturbed(run_id, tmp_path / "m", undisturbed)
