@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--allocator", choices=("ours", "system"), default="ours", help="of the bare and usual loops")
     parser.add_argument("--json", help="file for the ratios")
     options = parser.parse_args()
+    if options.warm_up < 1:
+        parser.error(f"--warm-up should be 1 or more (got {options.warm_up})")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.allocator == "ours" and device == "cpu" and not memory.ALLOCATOR.items() <= os.environ.items():
         # It is set before a process starts, or never.

@@ -252,9 +252,9 @@ class _Unhurried(ExecutionCallback):
     """
 
     def on_execution_step(self, executor: Any) -> None:
-        """Called by the loop at each of its rounds."""
-        waits_itself = any(operator.num_active_tasks() for operator in executor._topology)
-        time.sleep(0.01 if waits_itself else 0.05)
+        """Called by the loop at each of its rounds; while tasks decode, it waits for them by itself."""
+        decoding = any(operator.num_active_tasks() for operator in executor._topology)
+        time.sleep(0.01 if decoding else 0.05)
 
 
 def _decoded(

@@ -2,8 +2,8 @@
 
 A thread that takes a core from one thread of a step holds up the others too: they wait for that one at the end of the
 operation. While they wait, a core is free, many times a step. What Linux's SCHED_IDLE policy (sched(7)) is given to
-runs then and only then; SCHED_BATCH, which is for what must not come to a standstill on a machine that others use too,
-takes its fair share but does not interrupt.
+runs then, and hardly otherwise. SCHED_BATCH is for what must not come to a standstill on a machine that others use too:
+it takes its fair share but does not interrupt.
 
 Ray has much of it: each of its workers and actors wakes a hundred times a second to look for signals.
 """
@@ -43,6 +43,9 @@ def step_aside(proc: Path = Path("/proc")) -> dict[str, list[str]]:
     Returns:
         Names of the processes, under `idle` and `batch`.
     """
+    import ray
+
+    package = str(Path(ray.__file__).parent) + os.sep
     found: dict[str, list[str]] = {"idle": [], "batch": []}
     if not hasattr(os, "SCHED_IDLE"):
         return found
@@ -57,7 +60,7 @@ def step_aside(proc: Path = Path("/proc")) -> dict[str, list[str]]:
     for number, (parent, words) in processes.items():
         name = words[0].removeprefix("ray::").split(".")[0].strip()
         of_ray = parent == raylet and words[0].startswith("ray::") and name != _TRAINS
-        system = (number == raylet or parent in (raylet, driver)) and any("/ray/" in word for word in words)
+        system = (number == raylet or parent in (raylet, driver)) and any(word.startswith(package) for word in words)
         if of_ray or system:
             idle = (of_ray and name in IDLE_ACTORS) or any(word.endswith(_LOG_MONITOR) for word in words)
             with contextlib.suppress(OSError):  # such as of one that ended meanwhile
@@ -76,7 +79,7 @@ def run_when_idle() -> None:
 
 def run_as_usual() -> None:
     """Takes back SCHED_BATCH, which a worker has from its parent where `step_aside` was called before it began."""
-    if hasattr(os, "SCHED_BATCH"):
+    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_BATCH:
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 

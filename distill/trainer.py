@@ -218,7 +218,8 @@ def train_worker(config: dict[str, Any]) -> Outcome:
     device = get_device()
 
     if device.type == "cpu":
-        helpers.run_as_usual()
+        if config.get("own_ray"):
+            helpers.run_as_usual()
         # Ray gives a worker as many threads as it reserves CPUs; decoding leaves most of the other cores idle.
         torch.set_num_threads(recipe.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     learner = Learner(start_model(recipe), recipe.objective).to(device)

@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from distill import helpers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no SCHED_IDLE")
 
+RAY = Path(ray.__file__).parent
+AGENT, LOG_MONITOR = str(RAY / "agent.py"), str(RAY / "log_monitor.py")
+OTHER_PROGRAM = "/home/ray/agent.py"
 CHILD = """
 import json, sys, threading, time
 from distill import helpers
@@ -31,7 +35,9 @@ def started(title: str) -> subprocess.Popen[str]:
     """A process of this one's that calls itself so, with three threads."""
     command = [title, "-c", CHILD]
     pipe = subprocess.PIPE
-    made = subprocess.Popen(command, executable=sys.executable, stdin=pipe, stdout=pipe, text=True)
+    # By its own name Python would find its packages, not by this one.
+    packages = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    made = subprocess.Popen(command, executable=sys.executable, stdin=pipe, stdout=pipe, text=True, env=packages)
     assert made.stdout
     assert made.stdout.readline() == "ready\n"
     return made
@@ -41,7 +47,7 @@ def started(title: str) -> subprocess.Popen[str]:
 def family() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """A worker's siblings, as if this process were the raylet."""
     names = ["ray::RayTrainWorker", "ray::_StatsActor", "ray::TrainController.run", "ray::IDLE", "SynchronizationActor"]
-    made = {name: started(name) for name in [*names, "/lib/ray/agent.py", "/lib/ray/log_monitor.py"]}
+    made = {name: started(name) for name in [*names, AGENT, LOG_MONITOR, OTHER_PROGRAM]}
     yield made
     for process in made.values():
         process.kill()
@@ -60,23 +66,25 @@ def test_what_a_step_does_not_wait_for_steps_aside(family: dict[str, subprocess.
     worker.stdin.flush()
     found = json.loads(worker.stdout.readline())
     # Other tests may have started a Ray of this process's, whose own processes are named too.
-    assert {"TrainController", "_StatsActor", "/lib/ray/log_monitor"} <= set(found["idle"])
+    assert {"TrainController", "_StatsActor", LOG_MONITOR.split(".")[0]} <= set(found["idle"])
     assert not {"RayTrainWorker", "IDLE", "SynchronizationActor"} & set(found["idle"])
     assert "IDLE" in found["batch"]
     assert policies(family["ray::_StatsActor"]) == policies(family["ray::TrainController.run"]) == {os.SCHED_IDLE}
-    assert policies(family["/lib/ray/log_monitor.py"]) == {os.SCHED_IDLE}
-    assert policies(family["ray::IDLE"]) == policies(family["/lib/ray/agent.py"]) == {os.SCHED_BATCH}
-    assert policies(family["SynchronizationActor"]) == {os.SCHED_OTHER}  # some other program
+    assert policies(family[LOG_MONITOR]) == {os.SCHED_IDLE}
+    assert policies(family["ray::IDLE"]) == policies(family[AGENT]) == {os.SCHED_BATCH}
+    for other in ("SynchronizationActor", OTHER_PROGRAM):
+        assert policies(family[other]) == {os.SCHED_OTHER}
     # The worker's own main thread, which listens, and its others.
     assert os.sched_getscheduler(worker.pid) == os.SCHED_BATCH
-    assert os.SCHED_OTHER in policies(worker)
+    others = set(os.listdir(f"/proc/{worker.pid}/task")) - {str(worker.pid)}
+    assert {os.sched_getscheduler(int(thread)) for thread in others} == {os.SCHED_OTHER}
 
 
 def test_those_of_another_ray_stay(family: dict[str, subprocess.Popen[str]]) -> None:
     """They have another parent than this process."""
-    assert helpers.step_aside()["idle"] == []
+    assert helpers.step_aside() == {"idle": [], "batch": []}
     assert policies(family["ray::_StatsActor"]) == {os.SCHED_OTHER}
-    assert policies(family["/lib/ray/agent.py"]) == {os.SCHED_OTHER}
+    assert policies(family[AGENT]) == {os.SCHED_OTHER}
 
 
 def test_what_cannot_be_read_is_left(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_killed_worker_is_replaced(
     train(world, clap, teacher_dir, tmp_path / "m", **OPTIONS, workers=str(workers))
     killer.join()
     assert len(killed) == 1
-    if aside:  # what is not a part of a step does not interrupt it
+    if hasattr(os, "SCHED_IDLE"):  # what is not a part of a step does not interrupt it
         assert aside["TrainController"] == os.SCHED_IDLE
         assert aside["raylet"] == os.SCHED_BATCH
         assert not aside.keys() & {"PlacementGroupCleaner", "DatasetManager"}  # started for nothing
