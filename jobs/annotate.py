@@ -454,6 +454,6 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
 
 
 if __name__ == "__main__":
-    from jobs.cli import run_job
+    from jobs.cli import command
 
-    run_job("annotate")
+    command("annotate")

@@ -198,6 +198,6 @@ def _say(options: Options, picture_url: str, measured: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    from jobs.cli import run_job
+    from jobs.cli import command
 
-    run_job("calibrate")
+    command("calibrate")

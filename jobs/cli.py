@@ -15,6 +15,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from distill.errors import JobError, UserError
 
@@ -47,6 +48,17 @@ def usage() -> str:
             "`songsight JOB --help` lists a job's options; `--config run.yaml` sets the same ones from a file.",
         ]
     )
+
+
+def command(*words: str) -> NoReturn:
+    """The process of `songsight …`: runs `main` on these words and the command line's, and ends with its exit code."""
+    from jobs import ending
+
+    try:
+        main([*words, *sys.argv[1:]])
+    except SystemExit as stop:
+        ending.leave(stop.code if isinstance(stop.code, int) else 0)
+    ending.leave(0)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -102,4 +114,4 @@ def run_job(job: str, args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command()

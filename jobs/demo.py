@@ -297,6 +297,6 @@ def _print(summary: dict[str, Any], baselines: list[dict[str, Any]], out: Path) 
 
 
 if __name__ == "__main__":
-    from jobs.cli import run_job
+    from jobs.cli import command
 
-    run_job("demo")
+    command("demo")

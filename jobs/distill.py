@@ -544,6 +544,6 @@ def register(folder: str, width: int, name: str) -> str:
 
 
 if __name__ == "__main__":
-    from jobs.cli import run_job
+    from jobs.cli import command
 
-    run_job("distill")
+    command("distill")

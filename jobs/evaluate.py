@@ -332,6 +332,6 @@ def _base_text(base: Any, name: str) -> Any:
 
 
 if __name__ == "__main__":
-    from jobs.cli import run_job
+    from jobs.cli import command
 
-    run_job("evaluate")
+    command("evaluate")

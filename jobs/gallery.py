@@ -111,6 +111,6 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    from jobs.cli import run_job
+    from jobs.cli import command
 
-    run_job("gallery")
+    command("gallery")

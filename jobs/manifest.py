@@ -245,6 +245,6 @@ def _some(names: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    from jobs.cli import run_job
+    from jobs.cli import command
 
-    run_job("manifest")
+    command("manifest")

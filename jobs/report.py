@@ -65,6 +65,6 @@ def _evaluation(url: str) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    from jobs.cli import run_job
+    from jobs.cli import command
 
-    run_job("report")
+    command("report")

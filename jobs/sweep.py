@@ -321,6 +321,6 @@ def table(rows: list[dict[str, Any]], metric: str) -> str:
 
 
 if __name__ == "__main__":
-    from jobs.cli import run_job
+    from jobs.cli import command
 
-    run_job("sweep")
+    command("sweep")

@@ -1,0 +1,83 @@
+"""A command's process ends with its own exit code, whatever Arrow's threads still hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# Output is written at the end, as in a pipe of a user's.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+# Arrow reads ahead of the first batch, and is inside Python's `read` when the program ends.
+ARROW_STILL_READS = """
+import io, sys, time
+import pyarrow.csv
+
+class Slow(io.BytesIO):
+    reads = 0
+
+    def read(self, *size):
+        Slow.reads += 1
+        time.sleep(0 if Slow.reads < 3 else 0.3)
+        return super().read(*size)
+
+rows = pyarrow.csv.open_csv(
+    Slow(b"a,b\\n" + b"1,2\\n" * 1_000_000), read_options=pyarrow.csv.ReadOptions(block_size=1 << 16)
+)
+print(len(rows.read_next_batch()) > 0)
+"""
+LEAVE = "from jobs import ending; ending.leave(2)"
+
+
+def end(program: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-c", program]
+    return subprocess.run(words, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, env=BUFFERED)
+
+
+def test_a_thread_of_arrow_that_still_reads_changes_no_exit_code() -> None:
+    run = end(ARROW_STILL_READS + LEAVE)
+    assert (run.returncode, run.stdout, run.stderr) == (2, "True\n", "")
+
+
+def test_threads_exit_functions_and_output_come_before_the_end() -> None:
+    run = end(
+        "import atexit, threading, time;"
+        "atexit.register(print, 'registered', end='');"
+        "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start();"
+        "print('main');" + LEAVE
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (2, "main\nthread\nregistered", "")
+
+
+def test_output_that_cannot_be_written_is_said() -> None:
+    with open("/dev/full", "w") as full:
+        run = end("print('much');" + LEAVE, stdout=full.fileno())
+    assert run.returncode == 1
+    assert run.stderr == "songsight: error: what was printed cannot be written: No space left on device\n"
+
+
+def test_a_reader_that_goes_away_ends_a_command_quietly() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys, time; print('much'); sys.stdin.read();" + LEAVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=BUFFERED,
+    ) as run:
+        for end_of_pipe in (run.stdout, run.stdin):
+            assert end_of_pipe
+            end_of_pipe.close()
+        assert run.stderr
+        assert (run.stderr.read(), run.wait(60)) == ("", 141)
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), ([], 2), (["anotate"], 2), (["gallery", "--out"], 2)])
+def test_the_commands_process_ends_with_its_code(words: list[str], code: int) -> None:
+    for program in (["-m", "jobs.cli"], ["-c", "from jobs.cli import command; command()"]):
+        run = subprocess.run([sys.executable, *program, *words], capture_output=True, text=True, timeout=60)
+        assert run.returncode == code, run.stderr
+        assert "Traceback" not in run.stderr
