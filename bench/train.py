@@ -8,25 +8,32 @@
   audio tower, and the teacher's text tower in every step.
 
 The audio tower is of BioLingual's size, the text tower of BioCLIP-2's (open_clip ViT-L-14), both with random weights.
-All of them compute in the precision that `songsight distill` chooses here, and run one after the other, ours between
-two runs of the bare loop. The first steps of each, which find the memory that the others use again, are not counted.
-On a CPU the loops have the memory allocator's settings that our workers have, so that the ratios are not owed to those;
-`--allocator system` leaves the loops, not our workers, without.
+All of them compute in the precision that `songsight distill` chooses here. Ours and the bare loop take turns of some
+seconds, while the other is stopped, with all of its processes: what else a machine is busy with changes from minute to
+minute by more than the two differ. The usual loop runs behind them. The first steps of each, which find the memory that
+the others use again, are not counted. On a CPU the loops have the memory allocator's settings that our workers have, so
+that the ratios are not owed to those; `--allocator system` leaves the loops, not our workers, without.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import soundfile
 import torch
@@ -38,6 +45,7 @@ from distill.mel import LogMel
 from distill.step import Learner, Stepper
 
 SECONDS, RATE_HZ, WIDTH = 10, 48_000, 768
+LONGEST_TURN_S = 15  # Ray's processes take each other for dead when they hear nothing for half a minute
 
 
 def main() -> None:
@@ -46,22 +54,25 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8, help="of each loop that are counted")
     parser.add_argument("--warm-up", type=int, default=4, help="steps of each loop before them")
+    parser.add_argument("--turn-s", type=float, default=8.0, help="seconds of ours and of the bare loop by turns")
     parser.add_argument("--allocator", choices=("ours", "system"), default="ours", help="of the bare and usual loops")
     parser.add_argument("--json", help="file for the ratios")
     options = parser.parse_args()
     if options.warm_up < 1:
         parser.error(f"--warm-up should be 1 or more (got {options.warm_up})")
+    if not 0 < options.turn_s <= LONGEST_TURN_S:
+        parser.error(f"--turn-s should be above 0 and at most {LONGEST_TURN_S} (got {options.turn_s:g})")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.allocator == "ours" and device == "cpu" and not memory.ALLOCATOR.items() <= os.environ.items():
         # It is set before a process starts, or never.
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | memory.ALLOCATOR)
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), options.batch_size, options.warm_up, options.steps, device)
+        result = measure(Path(folder), options.batch_size, options.warm_up, options.steps, options.turn_s, device)
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=2))
 
 
-def measure(folder: Path, batch_size: int, warm_up: int, steps: int, device: str) -> dict[str, float]:
+def measure(folder: Path, batch_size: int, warm_up: int, steps: int, turn_s: float, device: str) -> dict[str, float]:
     """Runs the loops and prints what they took."""
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
@@ -73,17 +84,19 @@ def measure(folder: Path, batch_size: int, warm_up: int, steps: int, device: str
     recipe = _recipe(folder, files, batch_size, device)
     texts = F.normalize(torch.randn(files, WIDTH), dim=-1)
 
-    first = bare(recipe, waves, texts, warm_up, steps, device)
-    ours, waiting = whole_run(folder, recipe, texts, warm_up)
-    second = bare(recipe, waves, texts, warm_up, steps, device)
+    with bare_loop(recipe, waves[:batch_size], texts[:batch_size], warm_up, device) as other:
+        ours, turns, waiting = whole_run(folder, recipe, texts, warm_up, other, turn_s)
+    bare = sum(count for count, _ in turns) * batch_size / sum(seconds for _, seconds in turns)
+    each = sorted(count * batch_size / seconds for count, seconds in turns)
     usual_rate = usual(folder, waves, batch_size, warm_up, max(2, steps // 2), device, recipe.precision == "bf16")
-    ratios = {"ours_over_bare": ours / ((first + second) / 2), "ours_over_text_each_step": ours / usual_rate}
+    ratios = {"ours_over_bare": ours / bare, "ours_over_text_each_step": ours / usual_rate}
 
     print(f"\nbatch {batch_size}, {steps} steps, {device}, {os.cpu_count()} cores, {recipe.precision}\n")
     print("| loop | recordings/s | ours against it |")
     print("|---|---|---|")
     print(f"| ours | {ours:.2f} | |")
-    print(f"| bare, before and behind | {first:.2f} and {second:.2f} | {ratios['ours_over_bare']:.2f} |")
+    spread = f"in {len(turns)} turns of {each[0]:.2f} to {each[-1]:.2f}"
+    print(f"| bare, {spread} | {bare:.2f} | {ratios['ours_over_bare']:.2f} |")
     print(f"| usual, text in every step | {usual_rate:.2f} | {ratios['ours_over_text_each_step']:.2f} |")
     parts = time_parts(folder, recipe, waves, texts, device)
     print("\n| part of a step, one after the other | ms a recording | share |")
@@ -103,13 +116,29 @@ def measure(folder: Path, batch_size: int, warm_up: int, steps: int, device: str
     }
 
 
-def whole_run(folder: Path, recipe: trainer.Recipe, texts: torch.Tensor, warm_up: int) -> tuple[float, float]:
-    """(recordings a second behind the first steps, share of the run's time spent waiting for data) of a run on Ray."""
+Turn = tuple[int, float]  # steps, and the seconds that they took
+
+
+def whole_run(
+    folder: Path,
+    recipe: trainer.Recipe,
+    texts: torch.Tensor,
+    warm_up: int,
+    other: Callable[[float], Turn],
+    turn_s: float,
+) -> tuple[float, list[Turn], float]:
+    """A run on Ray, by turns with another loop.
+
+    Returns:
+        Recordings a second of its own turns behind the first steps, the other's turns, and the share of the run's time
+        spent waiting for data.
+    """
     import mlflow
 
     from jobs import cluster, tracking
 
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    others = set(psutil.Process().children(recursive=True))
     cluster.connect()
     table = tables.read_table(str(folder / "r.parquet"), "recordings", ("path",), tables.RECORDINGS)
     plan = text_bank.plan(table, {"sci": 1.0})
@@ -121,21 +150,98 @@ def whole_run(folder: Path, recipe: trainer.Recipe, texts: torch.Tensor, warm_up
         gpus = 1.0 if torch.cuda.is_available() else 0.0
         bank = str(folder / "bank.npy")
         to = str(folder / "train")
-        launch.fit(recipe, bank, clips, None, where, to, "bench", (1, 1), gpus, own_ray=cluster.is_local())
-    seen = mlflow.MlflowClient().get_metric_history(run.info.run_id, "recordings_seen")
-    begin, end = next(one for one in seen if one.step == warm_up), max(seen, key=lambda one: one.step)
+
+        def seen() -> list[Any]:
+            return mlflow.MlflowClient().get_metric_history(run.info.run_id, "recordings_seen")
+
+        def begun() -> bool:
+            return len(seen()) > warm_up
+
+        with _turns(begun, other, turn_s, others) as turns:
+            launch.fit(recipe, bank, clips, None, where, to, "bench", (1, 1), gpus, own_ray=cluster.is_local())
+        begin, end = next(one for one in seen() if one.step == warm_up), max(seen(), key=lambda one: one.step)
+    stopped_s = sum(max(0.0, min(until, end.timestamp / 1000) - since) for since, until, _ in turns)
     waiting = mlflow.get_run(run.info.run_id).data.metrics["data_wait_fraction"]
-    return (end.value - begin.value) / (end.timestamp - begin.timestamp) * 1000, waiting
+    rate = (end.value - begin.value) / ((end.timestamp - begin.timestamp) / 1000 - stopped_s)
+    return rate, [turn for _, _, turn in turns], waiting
 
 
-def bare(
-    recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, warm_up: int, steps: int, device: str
-) -> float:
-    """Recordings a second of a loop over features in memory."""
+@contextlib.contextmanager
+def _turns(
+    begun: Callable[[], bool], other: Callable[[float], Turn], turn_s: float, others: set[psutil.Process]
+) -> Iterator[list[tuple[float, float, Turn]]]:
+    """Beside what is inside, once it has begun: stops all processes but the others for each of the other's turns.
+
+    Gives a list that fills: when each turn began and ended, by the clock, and what the other said of it.
+    """
+    over, turns = threading.Event(), list[tuple[float, float, Turn]]()
+
+    def alternate() -> None:
+        while not begun() and not over.wait(0.5):
+            pass
+        while not over.wait(turn_s):
+            with _stopped(set(psutil.Process().children(recursive=True)) - others):
+                since = time.time()
+                turn = other(turn_s)
+                turns.append((since, time.time(), turn))
+
+    thread = threading.Thread(target=alternate)
+    thread.start()
+    try:
+        yield turns
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _stopped(processes: set[psutil.Process]) -> Iterator[None]:
+    def tell(number: int) -> None:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    tell(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        tell(signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def bare_loop(
+    recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, warm_up: int, device: str
+) -> Iterator[Callable[[float], Turn]]:
+    """A process with a loop over features in memory, which has taken its first steps.
+
+    Gives a function that lets it take the steps of about so many seconds, and returns its turn.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_bare, args=(there, recipe, waves, texts, warm_up, device), daemon=True)
+    process.start()
+    there.close()
+
+    def run(seconds: float) -> Turn:
+        steps = max(1, round(seconds / step_s))
+        here.send(steps)
+        return steps, here.recv() * steps
+
+    try:
+        step_s = here.recv()
+        yield run
+    finally:
+        here.close()
+        process.join()
+
+
+def _bare(
+    pipe: Connection, recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, warm_up: int, device: str
+) -> None:
     learner, stepper, optimizer = _learner(recipe, device)
     size = recipe.order.batch_size
-    mel = learner.student.mel(torch.from_numpy(waves[:size]).to(device))
-    text = texts[:size].to(device)
+    mel = learner.student.mel(torch.from_numpy(waves).to(device))
+    text = texts.to(device)
     species = torch.arange(size, device=device)
 
     def step() -> None:
@@ -143,7 +249,10 @@ def bare(
         stepper(mel, text, species, size, 0)
         optimizer.step()
 
-    return size / _seconds(step, steps, device, warm_up)
+    pipe.send(_seconds(step, 1, device, warm_up - 1))
+    with contextlib.suppress(EOFError):
+        while True:
+            pipe.send(_seconds(step, pipe.recv(), device, 0))
 
 
 def usual(folder: Path, waves: np.ndarray, size: int, warm_up: int, steps: int, device: str, bf16: bool) -> float:

@@ -26,14 +26,13 @@ IDLE_ACTORS = (
 )
 """Those of Ray Train and Ray Data that do nothing a step waits for."""
 _TRAINS = "RayTrainWorker"
-_LOG_MONITOR = "/log_monitor.py"  # reads what workers print, for a driver that shows it
 _GLOO = "gloo_tcp_loop"  # polls, with one worker too
 
 
 def step_aside(proc: Path = Path("/proc")) -> dict[str, list[str]]:
     """Called by a worker of a Ray that is its driver's own, on this machine alone: tells the rest of it to step aside.
 
-    `IDLE_ACTORS` and the reader of logs get SCHED_IDLE. SCHED_BATCH is for Ray's other processes, for those that
+    `IDLE_ACTORS` get SCHED_IDLE. SCHED_BATCH is for Ray's other processes, for those that
     decode, and for the threads of this process that listen for messages. What cannot be changed is left as it is: on
     other systems than Linux that is everything.
 
@@ -62,7 +61,7 @@ def step_aside(proc: Path = Path("/proc")) -> dict[str, list[str]]:
         of_ray = parent == raylet and words[0].startswith("ray::") and name != _TRAINS
         system = (number == raylet or parent in (raylet, driver)) and any(word.startswith(package) for word in words)
         if of_ray or system:
-            idle = (of_ray and name in IDLE_ACTORS) or any(word.endswith(_LOG_MONITOR) for word in words)
+            idle = of_ray and name in IDLE_ACTORS
             with contextlib.suppress(OSError):  # such as of one that ended meanwhile
                 for thread in (proc / str(number) / "task").iterdir():
                     _set(thread, os.SCHED_IDLE if idle else os.SCHED_BATCH)

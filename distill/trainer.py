@@ -452,7 +452,7 @@ def _ahead(
     late = 0
 
     def work() -> None:
-        idle, usual = ThreadPoolExecutor(1, initializer=helpers.run_when_idle), ThreadPoolExecutor(1)
+        idle, usual = ThreadPoolExecutor(1, initializer=_alone_when_idle), ThreadPoolExecutor(1)
         try:
             for step, batch in enumerate(batches, first_step):
                 ready.put((idle if late < LATE else usual).submit(make, batch, step))
@@ -466,6 +466,16 @@ def _ahead(
             raise item
         late += not item.done()
         yield item.result()
+
+
+def _alone_when_idle() -> None:
+    """Of a thread that works beside a step: it takes free cores only, and one at a time.
+
+    With a team of threads of its own there would be more of them in the process than cores, and GNU's OpenMP would send
+    a step's threads to sleep wherever one waits for another, hundreds of times a second, instead of letting them spin.
+    """
+    helpers.run_when_idle()
+    torch.set_num_threads(1)
 
 
 def _timed(batches: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], float]]:

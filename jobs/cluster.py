@@ -18,6 +18,12 @@ from distill.audio_errors import one_line
 from distill.errors import UserError
 
 ANSWER_S = 10.0
+_NOT_ONE_NODES = ("start_monitor", "start_log_monitor", "start_api_server")
+"""What starts those of Ray's processes that a Ray of one job on one machine is as good without: the one that asks for
+more nodes, the one that sends what workers print to drivers that show it, and the server of the dashboard, which starts
+without a dashboard too, to count Ray's users."""
+_UNMEASURED = {"RAY_event_stats": "0", "RAY_enable_metrics_collection": "0"}
+"""What each of Ray's processes measures of itself, whenever it wakes, for a dashboard."""
 T = TypeVar("T")
 
 
@@ -36,6 +42,8 @@ def connect() -> None:
     if not address:
         # One node of one machine is not taken away with a notice: no process need watch for that.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        for name, value in _UNMEASURED.items():
+            os.environ.setdefault(name, value)
         memory.keep_freed_in_children()
     import ray
 
@@ -45,7 +53,8 @@ def connect() -> None:
         where: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
         # What workers print stays in Ray's own logs: the job says what matters, and errors come with their traceback.
         try:
-            with _without_stderr():  # the C++ core announces the level it was given there
+            # The C++ core announces the level it was given on stderr.
+            with _without_stderr(), contextlib.nullcontext() if address else _small():
                 ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
             atexit.register(ray.shutdown)  # comes before Ray's own, which waits for logs that are not shown
         except ConnectionError as error:  # such as of a cluster that wants a token
@@ -109,6 +118,25 @@ def _without_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def _small() -> Iterator[None]:
+    """Leaves out `_NOT_ONE_NODES` of a Ray that is started inside.
+
+    They take half of the time that Ray takes to start on two cores, and wake through the whole job. `ray.init` has no
+    options for them and the methods are not public ones: where Ray has others, the processes are there.
+    """
+    from ray._private.node import Node
+
+    kept = {name: getattr(Node, name) for name in _NOT_ONE_NODES if hasattr(Node, name)}
+    for name in kept:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, start in kept.items():
+            setattr(Node, name, start)
 
 
 def gpus() -> int:

@@ -16,7 +16,7 @@ from distill import helpers
 pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no SCHED_IDLE")
 
 RAY = Path(ray.__file__).parent
-AGENT, LOG_MONITOR = str(RAY / "agent.py"), str(RAY / "log_monitor.py")
+AGENT = str(RAY / "agent.py")
 OTHER_PROGRAM = "/home/ray/agent.py"
 CHILD = """
 import json, sys, threading, time
@@ -47,7 +47,7 @@ def started(title: str) -> subprocess.Popen[str]:
 def family() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """A worker's siblings, as if this process were the raylet."""
     names = ["ray::RayTrainWorker", "ray::_StatsActor", "ray::TrainController.run", "ray::IDLE", "SynchronizationActor"]
-    made = {name: started(name) for name in [*names, AGENT, LOG_MONITOR, OTHER_PROGRAM]}
+    made = {name: started(name) for name in [*names, AGENT, OTHER_PROGRAM]}
     yield made
     for process in made.values():
         process.kill()
@@ -66,11 +66,10 @@ def test_what_a_step_does_not_wait_for_steps_aside(family: dict[str, subprocess.
     worker.stdin.flush()
     found = json.loads(worker.stdout.readline())
     # Other tests may have started a Ray of this process's, whose own processes are named too.
-    assert {"TrainController", "_StatsActor", LOG_MONITOR.split(".")[0]} <= set(found["idle"])
+    assert {"TrainController", "_StatsActor"} <= set(found["idle"])
     assert not {"RayTrainWorker", "IDLE", "SynchronizationActor"} & set(found["idle"])
     assert "IDLE" in found["batch"]
     assert policies(family["ray::_StatsActor"]) == policies(family["ray::TrainController.run"]) == {os.SCHED_IDLE}
-    assert policies(family[LOG_MONITOR]) == {os.SCHED_IDLE}
     assert policies(family["ray::IDLE"]) == policies(family[AGENT]) == {os.SCHED_BATCH}
     for other in ("SynchronizationActor", OTHER_PROGRAM):
         assert policies(family[other]) == {os.SCHED_OTHER}

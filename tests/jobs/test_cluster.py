@@ -72,6 +72,30 @@ def test_a_cluster_that_was_killed_does_not_hold_up_the_next_job() -> None:
     assert said.stdout == "True\n", said.stderr
 
 
+_PROCESSES = """
+import psutil
+from jobs import cluster
+cluster.connect()
+import ray
+import ray.data
+assert ray.data.range(8).map(lambda row: row).count() == 8
+for process in psutil.Process().children(recursive=True):
+    print(process.cmdline())
+"""
+
+
+def test_a_ray_of_ones_own_starts_only_what_one_job_needs() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    said = subprocess.run(
+        [sys.executable, "-c", _PROCESSES], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert said.returncode == 0, said.stderr
+    assert "/raylet/raylet" in said.stdout
+    assert "/gcs/gcs_server" in said.stdout
+    for none in ("/log_monitor.py", "/monitor.py", "/dashboard.py"):
+        assert none not in said.stdout
+
+
 _FAULTS = """
 from jobs import cluster
 from distill import memory
