@@ -25,6 +25,8 @@ IDLE_ACTORS = (
     "_AutoscalingCoordinatorActor",
 )
 """Those of Ray Train and Ray Data that do nothing a step waits for."""
+NICENESS = 15
+"""Of Ray's other workers and actors, as Ray itself has it for all of them."""
 _TRAINS = "RayTrainWorker"
 _GLOO = "gloo_tcp_loop"  # polls, with one worker too
 
@@ -32,9 +34,9 @@ _GLOO = "gloo_tcp_loop"  # polls, with one worker too
 def step_aside(proc: Path = Path("/proc")) -> dict[str, list[str]]:
     """Called by a worker of a Ray that is its driver's own, on this machine alone: tells the rest of it to step aside.
 
-    `IDLE_ACTORS` get SCHED_IDLE. SCHED_BATCH is for Ray's other processes, for those that
-    decode, and for the threads of this process that listen for messages. What cannot be changed is left as it is: on
-    other systems than Linux that is everything.
+    `IDLE_ACTORS` get SCHED_IDLE. SCHED_BATCH is for Ray's other processes, for those that decode, and for the threads
+    of this process that listen for messages. Ray's other workers and actors get `NICENESS` too. What cannot be changed
+    is left as it is: on other systems than Linux that is everything.
 
     Args:
         proc: the file system of processes.
@@ -65,6 +67,8 @@ def step_aside(proc: Path = Path("/proc")) -> dict[str, list[str]]:
             with contextlib.suppress(OSError):  # such as of one that ended meanwhile
                 for thread in (proc / str(number) / "task").iterdir():
                     _set(thread, os.SCHED_IDLE if idle else os.SCHED_BATCH)
+                    if of_ray and os.getpriority(os.PRIO_PROCESS, int(thread.name)) < NICENESS:
+                        os.setpriority(os.PRIO_PROCESS, int(thread.name), NICENESS)
                 found["idle" if idle else "batch"].append(name)
     return found
 

@@ -24,6 +24,9 @@ more nodes, the one that sends what workers print to drivers that show it, and t
 without a dashboard too, to count Ray's users."""
 _UNMEASURED = {"RAY_event_stats": "0", "RAY_enable_metrics_collection": "0"}
 """What each of Ray's processes measures of itself, whenever it wakes, for a dashboard."""
+_NICENESS = {"RAY_worker_niceness": "0"}
+"""Ray puts its workers behind its own processes. Where one job is all that it does, they are the job: they run as the
+command does (`nice songsight …` counts), and Ray's processes are those that may wait."""
 T = TypeVar("T")
 
 
@@ -42,7 +45,7 @@ def connect() -> None:
     if not address:
         # One node of one machine is not taken away with a notice: no process need watch for that.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        for name, value in _UNMEASURED.items():
+        for name, value in (_UNMEASURED | _NICENESS).items():
             os.environ.setdefault(name, value)
         memory.keep_freed_in_children()
     import ray

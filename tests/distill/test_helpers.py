@@ -58,6 +58,11 @@ def policies(process: subprocess.Popen[str]) -> set[int]:
     return {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{process.pid}/task")}
 
 
+def niceness(process: subprocess.Popen[str]) -> set[int]:
+    threads = os.listdir(f"/proc/{process.pid}/task")
+    return {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in threads}
+
+
 def test_what_a_step_does_not_wait_for_steps_aside(family: dict[str, subprocess.Popen[str]]) -> None:
     worker = family["ray::RayTrainWorker"]
     assert worker.stdin
@@ -73,6 +78,9 @@ def test_what_a_step_does_not_wait_for_steps_aside(family: dict[str, subprocess.
     assert policies(family["ray::IDLE"]) == policies(family[AGENT]) == {os.SCHED_BATCH}
     for other in ("SynchronizationActor", OTHER_PROGRAM):
         assert policies(family[other]) == {os.SCHED_OTHER}
+    assert niceness(family["ray::_StatsActor"]) == niceness(family["ray::IDLE"]) == {helpers.NICENESS}
+    for other in ("ray::RayTrainWorker", AGENT, OTHER_PROGRAM):
+        assert niceness(family[other]) == {os.getpriority(os.PRIO_PROCESS, 0)}
     # The worker's own main thread, which listens, and its others.
     assert os.sched_getscheduler(worker.pid) == os.SCHED_BATCH
     others = set(os.listdir(f"/proc/{worker.pid}/task")) - {str(worker.pid)}

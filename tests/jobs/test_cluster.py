@@ -73,6 +73,7 @@ def test_a_cluster_that_was_killed_does_not_hold_up_the_next_job() -> None:
 
 
 _PROCESSES = """
+import os
 import psutil
 from jobs import cluster
 cluster.connect()
@@ -81,6 +82,8 @@ import ray.data
 assert ray.data.range(8).map(lambda row: row).count() == 8
 for process in psutil.Process().children(recursive=True):
     print(process.cmdline())
+niceness = ray.get(ray.remote(lambda: os.getpriority(os.PRIO_PROCESS, 0)).remote())
+print("as the command's:", niceness == os.getpriority(os.PRIO_PROCESS, 0))
 """
 
 
@@ -92,6 +95,7 @@ def test_a_ray_of_ones_own_starts_only_what_one_job_needs() -> None:
     assert said.returncode == 0, said.stderr
     assert "/raylet/raylet" in said.stdout
     assert "/gcs/gcs_server" in said.stdout
+    assert "as the command's: True" in said.stdout
     for none in ("/log_monitor.py", "/monitor.py", "/dashboard.py"):
         assert none not in said.stdout
 
