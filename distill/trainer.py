@@ -446,16 +446,18 @@ def _ahead(
 ) -> Iterator[dict[str, Any]]:
     """What `make` makes of each batch and its step, the next one made by a thread meanwhile.
 
-    The thread runs where a core is free, until steps had to wait for it `LATE` times: then it takes its share.
+    The thread runs where a core is free. Once steps had to wait for it `LATE` times it takes its share of one core, and
+    once they had to again, of all.
     """
     ready: queue.Queue[Future[dict[str, Any]] | BaseException | None] = queue.Queue(1)
-    late = 0
+    late, threads = 0, torch.get_num_threads()
 
     def work() -> None:
-        idle, usual = ThreadPoolExecutor(1, initializer=_alone_when_idle), ThreadPoolExecutor(1)
+        ways = ((True, 1), (False, 1), (False, threads))
+        pools = [ThreadPoolExecutor(1, initializer=_begin_features, initargs=way) for way in ways]
         try:
             for step, batch in enumerate(batches, first_step):
-                ready.put((idle if late < LATE else usual).submit(make, batch, step))
+                ready.put(pools[min(late // LATE, len(pools) - 1)].submit(make, batch, step))
             ready.put(None)
         except BaseException as error:
             ready.put(error)
@@ -468,14 +470,15 @@ def _ahead(
         yield item.result()
 
 
-def _alone_when_idle() -> None:
-    """Of a thread that works beside a step: it takes free cores only, and one at a time.
+def _begin_features(when_idle: bool, threads: int) -> None:
+    """Of a thread that works beside a step.
 
-    With a team of threads of its own there would be more of them in the process than cores, and GNU's OpenMP would send
-    a step's threads to sleep wherever one waits for another, hundreds of times a second, instead of letting them spin.
+    With a team of threads of its own there are more of them in the process than cores, and GNU's OpenMP sends a step's
+    threads to sleep wherever one waits for another, hundreds of times a second, instead of letting them spin.
     """
-    helpers.run_when_idle()
-    torch.set_num_threads(1)
+    if when_idle:
+        helpers.run_when_idle()
+    torch.set_num_threads(threads)
 
 
 def _timed(batches: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], float]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from distill import trainer
 
@@ -48,12 +49,16 @@ def test_what_the_data_fails_with_comes_through() -> None:
 def test_features_come_out_of_free_cores_unless_steps_wait_for_them(takes_s: float) -> None:
     def make(batch: dict[str, Any], step: int) -> dict[str, Any]:
         time.sleep(takes_s)
-        return {"policy": os.sched_getscheduler(0)}
+        return {"way": (os.sched_getscheduler(0), torch.get_num_threads())}
 
-    policies = []
-    for made in trainer._ahead(make, batches(12), 0):
-        policies.append(made["policy"])
+    ways = []
+    for made in trainer._ahead(make, batches(20), 0):
+        ways.append(made["way"])
         if not takes_s:
             time.sleep(0.05)  # a step in which the next features are made easily
-    assert policies[: trainer.LATE] == [os.SCHED_IDLE] * trainer.LATE
-    assert policies[-1] == (os.SCHED_OTHER if takes_s else os.SCHED_IDLE)
+    assert ways[: trainer.LATE] == [(os.SCHED_IDLE, 1)] * trainer.LATE
+    if takes_s:
+        assert ways[trainer.LATE + 1 : 2 * trainer.LATE] == [(os.SCHED_OTHER, 1)] * (trainer.LATE - 1)
+        assert ways[-1] == (os.SCHED_OTHER, torch.get_num_threads())
+    else:
+        assert set(ways) == {(os.SCHED_IDLE, 1)}
