@@ -1,6 +1,6 @@
 """What a training step costs: ours against a bare loop, and against the usual loop.
 
-    python bench/train.py --batch-size 8 --steps 8 --json train.json
+    python bench/train.py --batch-size 8 --steps 16 --json train.json
 
 - ours: Ray Data decodes files, Ray Train takes steps, MLflow keeps the curves; the rate is the run's own.
 - bare: a plain loop over the same features and text vectors, ready in memory, with the same tower, loss and optimizer.
@@ -52,8 +52,8 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=8, help="of each loop that are counted")
-    parser.add_argument("--warm-up", type=int, default=4, help="steps of each loop before them")
+    parser.add_argument("--steps", type=int, default=16, help="of ours that are counted")
+    parser.add_argument("--warm-up", type=int, default=4, help="steps of each loop that are not")
     parser.add_argument("--turn-s", type=float, default=8.0, help="seconds of ours and of the bare loop by turns")
     parser.add_argument("--allocator", choices=("ours", "system"), default="ours", help="of the bare and usual loops")
     parser.add_argument("--json", help="file for the ratios")
@@ -86,6 +86,8 @@ def measure(folder: Path, batch_size: int, warm_up: int, steps: int, turn_s: flo
 
     with bare_loop(recipe, waves[:batch_size], texts[:batch_size], warm_up, device) as other:
         ours, turns, waiting = whole_run(folder, recipe, texts, warm_up, other, turn_s)
+    if not turns:
+        sys.exit("bench/train.py: error: ours was over before the bare loop's first turn: raise --steps")
     bare = sum(count for count, _ in turns) * batch_size / sum(seconds for _, seconds in turns)
     each = sorted(count * batch_size / seconds for count, seconds in turns)
     usual_rate = usual(folder, waves, batch_size, warm_up, max(2, steps // 2), device, recipe.precision == "bf16")
