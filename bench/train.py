@@ -45,7 +45,7 @@ from distill.mel import LogMel
 from distill.step import Learner, Stepper
 
 SECONDS, RATE_HZ, WIDTH = 10, 48_000, 768
-LONGEST_TURN_S = 15  # Ray's processes take each other for dead when they hear nothing for half a minute
+LONGEST_TURN_S = 15  # Ray's processes take each other for dead when they hear nothing for long
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from distill.audio_errors import one_line
 from distill.errors import UserError
 
 ANSWER_S = 10.0
-_NOT_ONE_NODES = ("start_monitor", "start_log_monitor", "start_api_server")
+_FOR_A_CLUSTER = ("start_monitor", "start_log_monitor", "start_api_server")
 """What starts those of Ray's processes that a Ray of one job on one machine is as good without: the one that asks for
 more nodes, the one that sends what workers print to drivers that show it, and the server of the dashboard, which starts
 without a dashboard too, to count Ray's users."""
@@ -125,14 +125,14 @@ def _without_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _small() -> Iterator[None]:
-    """Leaves out `_NOT_ONE_NODES` of a Ray that is started inside.
+    """Leaves out `_FOR_A_CLUSTER` of a Ray that is started inside.
 
     They take half of the time that Ray takes to start on two cores, and wake through the whole job. `ray.init` has no
     options for them and the methods are not public ones: where Ray has others, the processes are there.
     """
     from ray._private.node import Node
 
-    kept = {name: getattr(Node, name) for name in _NOT_ONE_NODES if hasattr(Node, name)}
+    kept = {name: getattr(Node, name) for name in _FOR_A_CLUSTER if hasattr(Node, name)}
     for name in kept:
         setattr(Node, name, lambda *_, **__: None)
     try:

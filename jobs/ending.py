@@ -24,7 +24,7 @@ def leave(code: int) -> NoReturn:
     The code is another one where what was printed cannot be written: 141 where its reader went away, else 1 and a line
     that says why.
     """
-    # What Py_FinalizeEx does first. Both names are CPython's own, without a public spelling, in 3.8 as in 3.14.
+    # What Py_FinalizeEx does first. Both names are CPython's own; there is no public way.
     with contextlib.suppress(KeyboardInterrupt):
         threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()

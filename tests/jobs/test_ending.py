@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 
 import pytest
+
+from jobs.cli import JOBS, command
 
 # Output is written at the end, as in a pipe of a user's.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -77,7 +80,19 @@ def test_a_reader_that_goes_away_ends_a_command_quietly() -> None:
 
 @pytest.mark.parametrize(("words", "code"), [(["--help"], 0), ([], 2), (["anotate"], 2), (["gallery", "--out"], 2)])
 def test_the_commands_process_ends_with_its_code(words: list[str], code: int) -> None:
-    for program in (["-m", "jobs.cli"], ["-c", "from jobs.cli import command; command()"]):
-        run = subprocess.run([sys.executable, *program, *words], capture_output=True, text=True, timeout=60)
-        assert run.returncode == code, run.stderr
-        assert "Traceback" not in run.stderr
+    run = end(ARROW_STILL_READS + f"sys.argv[1:] = {words}\nfrom jobs.cli import command; command()")
+    assert run.returncode == code, run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("module", ["cli", *JOBS])
+def test_each_module_that_is_run_ends_so(module: str) -> None:
+    run_it = f"import runpy; sys.argv[1:] = ['--nonsense']; runpy.run_module('jobs.{module}', run_name='__main__')"
+    run = end(ARROW_STILL_READS + run_it)
+    assert run.returncode == 2, run.stderr
+    assert "error: " in run.stderr.splitlines()[-1]
+
+
+def test_what_is_installed_is_the_command() -> None:
+    (script,) = entry_points(group="console_scripts", name="songsight")
+    assert script.load() is command
