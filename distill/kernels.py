@@ -1,7 +1,7 @@
-"""The C functions of `kernels.c` on tensors: what stands between the products of a packed tower.
+"""The C functions on tensors: what stands between the products of a packed tower (`kernels.c`), and features (`mel.c`).
 
 They are compiled when songsight is installed, where there is a C compiler, and run on x86 CPUs that multiply bfloat16
-(AVX512-BF16); a tower works without them, on PyTorch's operators. A call is one thread's work. Tensors are contiguous.
+(AVX512-BF16); all works without them, on PyTorch's operators. A call is one thread's work. Tensors are contiguous.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 AREA = 64
 """Tokens of a window that `attend` is made for: 8 × 8, as every published tower has them."""
-_LANES, _WIDEST_HEAD, _WIDEST_ROW = 16, 64, 4096
+_LANES, _WIDEST_HEAD, _WIDEST_ROW, _FFT = 16, 64, 4096, 1024
 _P, _N, _F = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 _ARGUMENTS: dict[str, list[Any]] = {
     "attend": [_P, _P, _P, _P, _N, _N, _N, _F],
@@ -28,6 +29,7 @@ _ARGUMENTS: dict[str, list[Any]] = {
     "block8": [_P, _P, _P, _N, _P, _P],
     "block8_scratch": [_P],
     "merge8": [_P, _P, _P, _P, _N, _N, _P],
+    "log_mel": [_P, _P, _N, _N, _N, _P, _P, _P, _P, _N, _F],
 }
 _CPU_FLAGS = ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_bf16", "avx512_vnni")
 
@@ -121,3 +123,58 @@ def quantise(x: torch.Tensor) -> tuple[torch.Tensor, float, int]:
     scale, zero = ctypes.c_float(), ctypes.c_int64()
     library().quantise(x.data_ptr(), q.data_ptr(), x.numel(), ctypes.addressof(scale), ctypes.addressof(zero))
     return q, scale.value, zero.value
+
+
+class Bands(NamedTuple):
+    """A filter bank without its zeros.
+
+    Attributes:
+        weights: float32, of one filter's bins after the other's.
+        bins: int32 [filters, 2], each one's first bin and the one behind its last.
+    """
+
+    weights: torch.Tensor
+    bins: torch.Tensor
+
+
+def bands_of(filters_FM: torch.Tensor) -> Bands:
+    """Of a bank float32 [bins, filters] of which each filter is not zero in one stretch of bins."""
+    weights, bins = [], []
+    for filter_F in filters_FM.T:
+        heard = torch.nonzero(filter_F)
+        first, behind = (int(heard[0]), int(heard[-1]) + 1) if len(heard) else (0, 0)
+        weights.append(filter_F[first:behind])
+        bins.append((first, behind))
+    return Bands(torch.cat(weights), torch.tensor(bins, dtype=torch.int32))
+
+
+def can_log_mel(fft_size: int, filters: int, samples: int) -> bool:
+    """Whether `log_mel` is made for transforms of this size, so many filters and waves of so many samples."""
+    return fft_size == _FFT and filters % _LANES == 0 and samples > _FFT // 2
+
+
+def log_mel(waves_BS: torch.Tensor, window_N: torch.Tensor, hop: int, bands: Bands, floor: float) -> torch.Tensor:
+    """10 log₁₀ of the filtered power spectra of waves, reflected at both ends.
+
+    Args:
+        waves_BS: float32 [clips, samples].
+        window_N: float32 [1024].
+        hop: samples from one frame to the next.
+        bands: of bins 0 to 512 of a spectrum.
+        floor: the least power.
+
+    Returns:
+        float32 [clips, samples // hop + 1, filters].
+    """
+    clips, samples = waves_BS.shape
+    out_BTM = waves_BS.new_empty(clips, samples // hop + 1, len(bands.bins))
+    tables = [tensor.data_ptr() for tensor in (window_N, _roots(), *bands)]
+    library().log_mel(waves_BS.data_ptr(), out_BTM.data_ptr(), clips, samples, hop, *tables, len(bands.bins), floor)
+    return out_BTM
+
+
+@cache
+def _roots() -> torch.Tensor:
+    """exp(-2πi k / 1024) for all k, float32 [1024, 2]."""
+    roots = np.exp(-2j * np.pi * np.arange(_FFT) / _FFT)
+    return torch.from_numpy(roots.astype(np.complex64).view(np.float32).reshape(_FFT, 2))

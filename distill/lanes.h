@@ -1,4 +1,4 @@
-/* Sixteen numbers at a time, for kernels.c and packed_int8.c: float32 in registers, bfloat16 in memory. */
+/* Sixteen numbers at a time, for kernels.c, mel.c and packed_int8.c: float32 in registers, bfloat16 in memory. */
 
 #ifndef SONGSIGHT_LANES_H
 #define SONGSIGHT_LANES_H

@@ -1,4 +1,4 @@
-"""The C functions against their definitions. What they are for, a tower's vectors, is in test_packed."""
+"""The C functions against their definitions. What they are for is in test_packed, a tower's vectors, and test_mel."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import platform
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -89,3 +90,29 @@ def test_eight_bits_reach_from_the_least_to_the_greatest(low: float, high: float
     error = (scale * (q.double() - zero) - x.double()).abs()
     assert float(error.max()) <= 0.51 * scale
     assert scale == pytest.approx((max(high, 0) - min(low, 0)) / 255 or 1, rel=0.01)
+
+
+@needed
+@pytest.mark.parametrize(("samples", "hop"), [(48_000, 480), (5_000, 188), (1_024, 1), (513, 100)])
+def test_features_are_their_definition(samples: int, hop: int) -> None:
+    rng = np.random.default_rng(0)
+    waves = (rng.standard_normal((2, samples)) * np.linspace(1e-3, 1, samples)).astype(np.float32)
+    window = rng.random(1024, np.float32)
+    filters_FM = np.zeros((513, 32), np.float32)
+    for number, first in enumerate(range(0, 512, 16)):
+        filters_FM[first : first + 1 + number, number] = rng.random(min(1 + number, 513 - first)) + 0.1
+    filters_FM[:, 30] = 0
+    filters_FM[:, 31] = 1  # bins 0 and 512 too
+    padded = np.pad(waves.astype(np.float64), ((0, 0), (512, 512)), "reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, 1024, 1)[:, ::hop]
+    power = np.abs(np.fft.rfft(frames * window)) ** 2 @ filters_FM.astype(np.float64)
+    expected = 10 * np.log10(np.maximum(power, 1e-10))
+    bands = kernels.bands_of(torch.from_numpy(filters_FM))
+    assert kernels.can_log_mel(1024, 32, samples)
+    found = kernels.log_mel(torch.from_numpy(waves), torch.from_numpy(window), hop, bands, 1e-10)
+    np.testing.assert_allclose(found.double().numpy(), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("fft_size", "filters", "samples"), [(512, 64, 48_000), (1024, 40, 48_000), (1024, 64, 512)])
+def test_other_features_are_left_to_pytorch(fft_size: int, filters: int, samples: int) -> None:
+    assert not kernels.can_log_mel(fft_size, filters, samples)
