@@ -16,6 +16,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 IDLE_ACTORS = (
     "TrainController",
     "SynchronizationActor",
@@ -85,6 +87,15 @@ def run_as_usual() -> None:
     if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_BATCH:
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def use_threads(number: int) -> None:
+    """So many for the operators of PyTorch that this thread, one that was started for it, calls from now on.
+
+    Before its first operator a thread takes the number that any thread was told last: here that comes first.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(number)
 
 
 def _set(thread: Path, policy: int) -> None:

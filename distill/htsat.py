@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from distill import draws
 from distill.errors import UserError
 
 # What is added to the logits of tokens that only the cyclic shift made neighbours. CLAP adds -100, whose exponential is
@@ -215,7 +216,7 @@ class _Block(nn.Module):
         self.shift = config.window_size // 2 if shifted and grid > config.window_size else 0
         self.windows = (grid // self.window) ** 2
         self.drop_path = drop_path
-        self.attention_dropout = config.attention_probs_dropout_prob
+        self.weights_dropout = Dropout(config.attention_probs_dropout_prob)
         self.activation = _ACTIVATIONS[config.hidden_act]
         hidden = int(config.mlp_ratio * width)
         self.norm_before = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -239,12 +240,12 @@ class _Block(nn.Module):
     def _attend(self, x_BNC: torch.Tensor) -> torch.Tensor:
         batch, tokens, width = x_BNC.shape
         qkv = self.qkv(x_BNC).view(batch, self.windows, self.window**2, 3, self.heads, width // self.heads)
-        dropout = self.attention_dropout if self.training else 0.0
         attend = self._attend_fused if x_BNC.is_cuda else self._attend_plainly
-        return self.out_dropout(self.out(attend(qkv, self.bias().to(qkv.dtype), dropout).reshape(batch, tokens, width)))
+        return self.out_dropout(self.out(attend(qkv, self.bias().to(qkv.dtype)).reshape(batch, tokens, width)))
 
-    def _attend_fused(self, qkv: torch.Tensor, bias_WHAA: torch.Tensor, dropout: float) -> torch.Tensor:
+    def _attend_fused(self, qkv: torch.Tensor, bias_WHAA: torch.Tensor) -> torch.Tensor:
         """[batch, windows, area, heads, width of a head] from the same with a 3 before the heads."""
+        dropout = self.weights_dropout.p if self.training else 0.0
         if self.shift:
             # A bias for each window and head: the clips share it, one after the other.
             clips = []
@@ -254,15 +255,13 @@ class _Block(nn.Module):
         q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
         return F.scaled_dot_product_attention(q, k, v, bias_WHAA, dropout).transpose(1, 2)
 
-    def _attend_plainly(self, qkv: torch.Tensor, bias_WHAA: torch.Tensor, dropout: float) -> torch.Tensor:
+    def _attend_plainly(self, qkv: torch.Tensor, bias_WHAA: torch.Tensor) -> torch.Tensor:
         """The same, step by step: PyTorch's fused attention for CPUs has no gradient of the bias, and what it does
         instead copies the bias for each clip and looks at each row for one that is masked throughout."""
         batch, windows, area, _, heads, width = qkv.shape
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).reshape(3, -1, area, width).unbind(0)
         logits = torch.bmm(q * width**-0.5, k.transpose(1, 2)).view(batch, windows, heads, area, area)
-        weights = torch.softmax(logits.add_(bias_WHAA), -1)
-        if dropout:
-            weights = F.dropout(weights, dropout)
+        weights = self.weights_dropout(torch.softmax(logits.add_(bias_WHAA), -1))
         out = torch.bmm(weights.view(-1, area, area), v)
         return out.view(batch, windows, heads, area, width).transpose(2, 3)
 
@@ -279,21 +278,24 @@ class _Block(nn.Module):
         """Stochastic depth (arXiv 1603.09382): leaves the branch out for some clips of a training batch."""
         if not self.training or not self.drop_path:
             return x_BNC
-        kept = torch.rand(len(x_BNC), 1, 1, device=x_BNC.device, dtype=x_BNC.dtype) >= self.drop_path
+        source = draws.generator() if x_BNC.device.type == "cpu" else None
+        drawn = torch.rand(len(x_BNC), 1, 1, device=x_BNC.device, dtype=x_BNC.dtype, generator=source)
+        kept = drawn >= self.drop_path
         return x_BNC * kept / (1 - self.drop_path)
 
 
 class Dropout(nn.Dropout):
     """`nn.Dropout`, which draws four numbers at a time on a CPU, where PyTorch's own takes as long as a product.
 
-    The rate is the nearest multiple of 2⁻¹⁶.
+    The rate is the nearest multiple of 2⁻¹⁶, and the source of the numbers `draws.generator`.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or not self.p or self.p == 1 or x.device.type != "cpu":
             return super().forward(x)
         dropped = round(self.p * 2**16)
-        drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), 2**63 - 1)
+        drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+        drawn.random_(-(2**63), 2**63 - 1, generator=draws.generator())
         kept = drawn.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
         return torch.where(kept, x, 0) * (2**16 / (2**16 - dropped))
 

@@ -478,7 +478,7 @@ def _begin_features(when_idle: bool, threads: int) -> None:
     """
     if when_idle:
         helpers.run_when_idle()
-    torch.set_num_threads(threads)
+    helpers.use_threads(threads)
 
 
 def _timed(batches: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], float]]:
