@@ -7,6 +7,9 @@
 - usual: a plain loop as in the models' own documentation: waveforms in memory, transformers' feature extractor and
   audio tower, and the teacher's text tower in every step.
 
+Ours and the bare loop take the same step (`distill.step`); at the end it is compared, on a CPU, with one whose
+operations PyTorch divides between its threads.
+
 The audio tower is of BioLingual's size, the text tower of BioCLIP-2's (open_clip ViT-L-14), both with random weights.
 All of them compute in the precision that `songsight distill` chooses here. Ours and the bare loop take turns of some
 seconds, while the other is stopped, with all of its processes: what else a machine is busy with changes from minute to

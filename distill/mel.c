@@ -183,7 +183,7 @@ EXPORT void log_mel(const float *waves, float *out, long clips, long samples, lo
                     __m512 sum = _mm512_setzero_ps();
                     for (int k = bands[2 * (m + i)]; k < bands[2 * (m + i) + 1]; k++)
                         sum = _mm512_fmadd_ps(_mm512_set1_ps(*weight++), powers[k], sum);
-                    /* what is not a number stays so: the second operand is given then */
+                    /* Of a sum that is not a number the second operand is given: it stays none. */
                     rows[i] = decibels(_mm512_max_ps(floor, sum));
                 }
                 transpose(rows);
