@@ -168,8 +168,9 @@ def log_mel(waves_BS: torch.Tensor, window_N: torch.Tensor, hop: int, bands: Ban
     """
     clips, samples = waves_BS.shape
     out_BTM = waves_BS.new_empty(clips, samples // hop + 1, len(bands.bins))
-    tables = [tensor.data_ptr() for tensor in (window_N, _roots(), *bands)]
-    library().log_mel(waves_BS.data_ptr(), out_BTM.data_ptr(), clips, samples, hop, *tables, len(bands.bins), floor)
+    tables = (window_N, _roots(), *bands)  # held here: of threads that ask first together, the cache keeps one's roots
+    addresses = [tensor.data_ptr() for tensor in tables]
+    library().log_mel(waves_BS.data_ptr(), out_BTM.data_ptr(), clips, samples, hop, *addresses, len(bands.bins), floor)
     return out_BTM
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import platform
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,24 @@ def test_features_are_their_definition(samples: int, hop: int) -> None:
     assert kernels.can_log_mel(1024, 32, samples)
     found = kernels.log_mel(torch.from_numpy(waves), torch.from_numpy(window), hop, bands, 1e-10)
     np.testing.assert_allclose(found.double().numpy(), expected, rtol=0, atol=1e-3)
+
+
+@needed
+def test_threads_that_begin_together_have_the_same_features() -> None:
+    waves, window = torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0)), torch.hann_window(1024)
+    bands = kernels.bands_of(torch.ones(513, 16))
+    expected = kernels.log_mel(waves, window, 480, bands, 1e-10)
+    for _ in range(50):
+        kernels._roots.cache_clear()
+        begin = threading.Barrier(4)
+
+        def made(begin: threading.Barrier = begin) -> torch.Tensor:
+            begin.wait()
+            return kernels.log_mel(waves, window, 480, bands, 1e-10)
+
+        with ThreadPoolExecutor(4) as pool:
+            found = [future.result() for future in [pool.submit(made) for _ in range(4)]]
+        assert all(torch.equal(one, expected) for one in found)
 
 
 @pytest.mark.parametrize(("fft_size", "filters", "samples"), [(512, 64, 48_000), (1024, 40, 48_000), (1024, 64, 512)])
