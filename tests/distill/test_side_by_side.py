@@ -107,6 +107,21 @@ def test_the_halves_draw_differently(threads: int) -> None:
     assert draws.generator() is None
 
 
+def test_a_pass_with_a_graph_draws_what_one_without_drew(threads: int) -> None:
+    """As a step in parts needs it, which goes through each part twice."""
+    module = Two().train()
+    module.tower.batch_norm.eval()
+    run = SideBySide(module)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        first, _ = run(clips(4))
+    torch.manual_seed(0)
+    again, _ = run(clips(4))
+    assert again.requires_grad
+    assert torch.equal(first, again)
+    assert not torch.equal(first, run(clips(4))[0])
+
+
 def test_autocast_and_no_grad_reach_the_lanes(threads: int) -> None:
     module = Two().eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
