@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: setup demo test test-slow lint bench clean
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt $(wildcard distill/*.c distill/*.h)
+$(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: make PYTHON=/path/to/python3.11 …"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' || { echo "$(PYTHON) cannot make environments: apt-get install python3-venv"; exit 2; }
 	@test -x .uv/bin/uv || { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install -q --disable-pip-version-check "uv==$$(sed -n 's/^uv==//p' constraints.txt)"; }
@@ -39,4 +39,4 @@ bench: $(READY)
 	@for f in $(BENCHES); do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 clean:
-	rm -rf .venv .uv demo-out .demo-cache build distill/_kernels.*
+	rm -rf .venv .uv demo-out .demo-cache build

@@ -1,7 +1,7 @@
 """What annotating costs: `songsight annotate` against its parts, the arithmetic, and the usual ways.
 
     python bench/annotate.py --json annotate.json
-    python bench/annotate.py --precision int8
+    python bench/annotate.py --precision fp32
     python bench/annotate.py --linear
 
 - (a) `songsight annotate`, the command itself: whole, and in steady state as the run records it.
@@ -19,7 +19,6 @@ with the number of files, with a small tower.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import multiprocessing
@@ -34,8 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from distill import memory
 
 RATE_HZ, WINDOW_S, FILE_S, BATCH = 48_000, 10, 120, 16
 SPECIES, IMAGES_EACH, WIDTH = 300, 10, 768
@@ -59,7 +56,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=10.0, help="of sound for (a)")
     parser.add_argument("--plain-hours", type=float, default=0.2, help="of sound for (d) and (e), at most --hours")
     parser.add_argument("--turns", type=int, default=5, help="of (0), (c) and (b)")
-    parser.add_argument("--precision", default="auto", help="of (a), (b) and (c): auto, fp32, bf16 or int8")
+    parser.add_argument("--precision", default="auto", help="of (a), (b) and (c): auto, fp32 or bf16")
     parser.add_argument("--json", help="file for the ratios")
     parser.add_argument("--linear", action="store_true", help="how cost grows instead")
     parser.add_argument("--scale", type=float, default=1.0, help="of the hours and files of --linear")
@@ -164,9 +161,8 @@ def side_by_side(folder: Path, turns: int, wanted: str) -> tuple[dict[str, tuple
         context.Process(target=_take_turns, args=(folder, wanted, number, processes, turns, barrier, results))
         for number in range(processes)
     ]
-    with _keeping_freed():
-        for worker in workers:
-            worker.start()
+    for worker in workers:
+        worker.start()
     told = [results.get(timeout=1800) for _ in workers]
     for worker in workers:
         worker.join()
@@ -176,19 +172,6 @@ def side_by_side(folder: Path, turns: int, wanted: str) -> tuple[dict[str, tuple
         rate = float(np.median((taken[..., 0] / taken[..., 1]).sum(0)))
         summed[part] = (rate, float(np.median(taken[..., 2] / taken[..., 0])))
     return summed, told[0]["precision"]
-
-
-@contextlib.contextmanager
-def _keeping_freed() -> Iterator[None]:
-    """Processes that are started meanwhile keep their memory, as annotators do: the ratios are not owed to that."""
-    before = dict(os.environ)
-    memory.keep_freed_in_children()
-    try:
-        yield
-    finally:
-        for name in memory.ALLOCATOR:
-            if name not in before:
-                del os.environ[name]
 
 
 def _take_turns(folder: Path, wanted: str, number: int, processes: int, turns: int, barrier: Any, results: Any) -> None:
@@ -202,7 +185,7 @@ def _take_turns(folder: Path, wanted: str, number: int, processes: int, turns: i
         torch.set_num_threads(1)
     precise = precision.resolve(wanted, device == "cuda")
     model = student.load(str(folder / "model"), device)
-    precision.prepare(model, precise)
+    precision.prepare(model, precise, model.mel.frames)
     paths = sorted((folder / "archive").iterdir())
     paths = paths[number::processes][:2] or paths[:1]
     waves = torch.from_numpy(_windows(soundfile.read(paths[0], dtype="float32")[0])[:BATCH])

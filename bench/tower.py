@@ -1,16 +1,14 @@
-"""What the audio tower costs as transformers has it, as `distill.htsat` lays it out, compiled, and packed.
+"""What the audio tower costs as transformers has it, as `distill.htsat` lays it out, and by OpenVINO, on one core.
 
     python bench/tower.py
 
-One thread, batches of 16 clips of BioLingual's size, random weights, bf16 where this CPU multiplies it. The last three
-are the choice that annotators on CPUs have: `torch.compile` needs a C++ compiler and is left out where there is none;
-its time to compile is what an annotator would start later by. Products in int8 need the instructions of `kernels`.
+Clips of BioLingual's size, random weights, one thread; fp32, and bf16 where this CPU multiplies it. They take turns; a
+cost is the least of some rounds.
 """
 
 from __future__ import annotations
 
 import copy
-import shutil
 import time
 from collections.abc import Callable
 
@@ -20,58 +18,48 @@ from transformers.models.clap.modeling_clap import ClapAudioModel
 
 from distill import precision
 from distill.htsat import Tower, TowerConfig
-from distill.packed import PackedTower
-from distill.packed_linear import has_int8
+from distill.openvino import OpenVinoTower
 
 BATCH, ROUNDS = 16, 5
 
 
-def ms_a_clip(work: Callable[[], object]) -> float:
-    """The least time of a clip in milliseconds."""
-    work()
-    times = []
-    for _ in range(ROUNDS):
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    return min(times) / BATCH * 1000
+def ms_a_clip(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """The least time of a clip in milliseconds, of each way, by turns."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(1 + ROUNDS):
+        for name, work in ways.items():
+            begin = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - begin)
+    return {name: min(some[1:]) / BATCH * 1000 for name, some in times.items()}
 
 
 @torch.inference_mode()
 def main() -> None:
-    """Prints the table."""
+    """Prints the tables."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    dtype = torch.bfloat16 if precision.cpu_has_bf16() else torch.float32
     config = ClapAudioConfig()
     mel = torch.randn(BATCH, 1, 1001, config.num_mel_bins)
+    theirs = ClapAudioModel(config).eval()
     tower = Tower(TowerConfig.of(config.to_dict())).eval()
-    packed, fp32 = PackedTower(tower, dtype), copy.deepcopy(tower)
-    theirs = ClapAudioModel(config).eval().to(dtype)
     longer = torch.zeros(BATCH, 1, dtype=torch.bool)
-    given = mel.to(dtype)
-    tower.to(dtype)
-    found = {
-        "transformers": ms_a_clip(lambda: theirs(given, is_longer=longer)),
-        "distill.htsat": ms_a_clip(lambda: tower(given)),
-    }
-    if shutil.which("g++") or shutil.which("clang++"):
-        import torch._inductor.config as inductor
-
-        inductor.freezing = True
-        compiled = torch.compile(tower)
-        begin = time.perf_counter()
-        compiled(given)
-        seconds = time.perf_counter() - begin
-        found[f"distill.htsat, compiled in {seconds:.0f} s"] = ms_a_clip(lambda: compiled(given))
-    found["distill.packed"] = ms_a_clip(lambda: packed(mel))
-    if has_int8():
-        int8 = PackedTower(fp32, torch.bfloat16, int8=True)
-        found["distill.packed, int8"] = ms_a_clip(lambda: int8(mel))
-    print(f"| tower, {str(dtype).removeprefix('torch.')} | ms a clip | against packed |")
-    print("|---|---|---|")
-    for name, cost in found.items():
-        print(f"| {name} | {cost:.1f} | {cost / found['distill.packed']:.2f} |")
+    for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        if kind == "bf16" and not precision.cpu_has_bf16():
+            continue
+        given, usual, ours = mel.to(dtype), copy.deepcopy(theirs).to(dtype), copy.deepcopy(tower).to(dtype)
+        openvino = OpenVinoTower(tower, mel.shape[2], kind)
+        found = ms_a_clip(
+            {
+                "transformers": lambda u=usual, g=given: u(g, is_longer=longer),  # type: ignore[misc]
+                "distill.htsat": lambda o=ours, g=given: o(g),  # type: ignore[misc]
+                "OpenVINO": lambda o=openvino: o(mel),  # type: ignore[misc]
+            }
+        )
+        print(f"| tower, {kind} | ms a clip | against OpenVINO |")
+        print("|---|---|---|")
+        for name, cost in found.items():
+            print(f"| {name} | {cost:.1f} | {cost / found['OpenVINO']:.2f} |")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,10 @@
 - usual: a plain loop as in the models' own documentation: waveforms in memory, transformers' feature extractor and
   audio tower, and the teacher's text tower in every step.
 
-Ours and the bare loop take the same step (`distill.step`); at the end it is compared, on a CPU, with one whose
-operations PyTorch divides between its threads.
-
 The audio tower is of BioLingual's size, the text tower of BioCLIP-2's (open_clip ViT-L-14), both with random weights.
 All of them compute in the precision that `songsight distill` chooses here. Ours and the bare loop take turns of some
 seconds, while the other is stopped, with all of its processes: what else a machine is busy with changes from minute to
-minute by more than the two differ. The usual loop runs behind them. The first steps of each, which find the memory that
-the others use again, are not counted. On a CPU the loops have the memory allocator's settings that our workers have, so
-that the ratios are not owed to those; `--allocator system` leaves the loops, not our workers, without.
+minute by more than the two differ. The usual loop runs behind them. The first steps of each are not counted.
 """
 
 from __future__ import annotations
@@ -42,10 +37,17 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
-from distill import dataset, htsat, launch, memory, precision, tables, text_bank, trainer
-from distill.augment import Augment
+from distill import htsat, precision, tables
+from distill.clips import Clips, Features
+from distill.data import text_bank
+from distill.data.augment import Augment
+from distill.data.order import Order
+from distill.data.rows import TrainingRows
 from distill.mel import LogMel
-from distill.step import Learner, Stepper
+from distill.train import launch, optimizer
+from distill.train.log import Tracking
+from distill.train.recipe import Recipe
+from distill.train.step import Learner, Stepper
 
 SECONDS, RATE_HZ, WIDTH = 10, 48_000, 768
 LONGEST_TURN_S = 15  # Ray's processes take each other for dead when they hear nothing for long
@@ -58,7 +60,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16, help="of ours that are counted")
     parser.add_argument("--warm-up", type=int, default=4, help="steps of each loop that are not")
     parser.add_argument("--turn-s", type=float, default=8.0, help="seconds of ours and of the bare loop by turns")
-    parser.add_argument("--allocator", choices=("ours", "system"), default="ours", help="of the bare and usual loops")
     parser.add_argument("--json", help="file for the ratios")
     options = parser.parse_args()
     if options.warm_up < 1:
@@ -66,9 +67,6 @@ def main() -> None:
     if not 0 < options.turn_s <= LONGEST_TURN_S:
         parser.error(f"--turn-s should be above 0 and at most {LONGEST_TURN_S} (got {options.turn_s:g})")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if options.allocator == "ours" and device == "cpu" and not memory.ALLOCATOR.items() <= os.environ.items():
-        # It is set before a process starts, or never.
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | memory.ALLOCATOR)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), options.batch_size, options.warm_up, options.steps, options.turn_s, device)
     if options.json:
@@ -109,11 +107,7 @@ def measure(folder: Path, batch_size: int, warm_up: int, steps: int, turn_s: flo
     for name, seconds in parts.items():
         print(f"| {name} | {seconds / batch_size * 1000:.1f} | {seconds / sum(parts.values()):.0%} |")
     print(f"| waiting for data, in our run | {waiting / ours * 1000:.1f} | {waiting:.1%} of its time |")
-    print("\ndecode and mel are made beside the step")
-    if device == "cpu":
-        faster = halves_over_operations(recipe, waves, texts)
-        ratios["halves_over_operations"] = faster
-        print(f"a step by threads with half of the clips each: {faster:.2f} × as fast as with half of each operation")
+    print("\nfiles are decoded beside the step")
     achieved = 3 * _flop(device) * ours
     peak = _peak(device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
     print(f"arithmetic: {achieved / 1e9:.0f} GFLOP/s, {achieved / peak:.0%} of the {peak / 1e9:.0f} of a large product")
@@ -130,7 +124,7 @@ Turn = tuple[int, float]  # steps, and the seconds that they took
 
 def whole_run(
     folder: Path,
-    recipe: trainer.Recipe,
+    recipe: Recipe,
     texts: torch.Tensor,
     warm_up: int,
     other: Callable[[float], Turn],
@@ -151,11 +145,11 @@ def whole_run(
     cluster.connect()
     table = tables.read_table(str(folder / "r.parquet"), "recordings", ("path",), tables.RECORDINGS)
     plan = text_bank.plan(table, {"sci": 1.0})
-    features = dataset.Features(RATE_HZ, SECONDS * RATE_HZ, "repeatpad", 0)
-    clips = dataset.Clips.of(table, str(folder / "r.parquet"), plan, features)
+    features = Features(RATE_HZ, SECONDS * RATE_HZ, "repeatpad", 0)
+    clips = Clips.of(table, str(folder / "r.parquet"), features)
     np.save(folder / "bank.npy", texts[: len(plan.texts)].numpy())
     with tracking.run("bench", {}) as run:
-        where = trainer.Tracking(tracking.store(), run.info.run_id)
+        where = Tracking(tracking.store(), run.info.run_id)
         gpus = 1.0 if torch.cuda.is_available() else 0.0
         bank = str(folder / "bank.npy")
         to = str(folder / "train")
@@ -167,7 +161,8 @@ def whole_run(
             return len(seen()) > warm_up
 
         with _turns(begun, other, turn_s, others) as turns:
-            launch.fit(recipe, bank, clips, None, where, to, "bench", (1, 1), gpus, own_ray=cluster.is_local())
+            data = launch.Data(TrainingRows.of(clips, plan), bank)
+            launch.fit(recipe, data, where, launch.Cluster(to, "bench", (1, 1), gpus))
         begin, end = next(one for one in seen() if one.step == warm_up), max(seen(), key=lambda one: one.step)
     stopped_s = sum(max(0.0, min(until, end.timestamp / 1000) - since) for since, until, _ in turns)
     waiting = mlflow.get_run(run.info.run_id).data.metrics["data_wait_fraction"]
@@ -219,7 +214,7 @@ def _stopped(processes: set[psutil.Process]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bare_loop(
-    recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, warm_up: int, device: str
+    recipe: Recipe, waves: np.ndarray, texts: torch.Tensor, warm_up: int, device: str
 ) -> Iterator[Callable[[float], Turn]]:
     """A process with a loop over features in memory, which has taken its first steps.
 
@@ -244,9 +239,7 @@ def bare_loop(
         process.join()
 
 
-def _bare(
-    pipe: Connection, recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, warm_up: int, device: str
-) -> None:
+def _bare(pipe: Connection, recipe: Recipe, waves: np.ndarray, texts: torch.Tensor, warm_up: int, device: str) -> None:
     learner, stepper, optimizer = _learner(recipe, device)
     size = recipe.order.batch_size
     mel = learner.student.mel(torch.from_numpy(waves).to(device))
@@ -294,9 +287,7 @@ def usual(folder: Path, waves: np.ndarray, size: int, warm_up: int, steps: int, 
     return size / _seconds(step, steps, device, warm_up)
 
 
-def time_parts(
-    folder: Path, recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, device: str
-) -> dict[str, float]:
+def time_parts(folder: Path, recipe: Recipe, waves: np.ndarray, texts: torch.Tensor, device: str) -> dict[str, float]:
     """Seconds of each part of a step, run one after the other."""
     learner, stepper, optimizer = _learner(recipe, device)
     size, files = recipe.order.batch_size, len(waves)
@@ -306,10 +297,11 @@ def time_parts(
         [], np.ones(1), [(np.arange(files + 1), np.arange(files, dtype=np.int32))], [], np.zeros(files, np.int32)
     )
     paths = [str(folder / f"{number}.wav") for number in range(files)]
-    features = dataset.Features(RATE_HZ, SECONDS * RATE_HZ, "repeatpad", 0)
-    clips = dataset.Clips(pa.array(paths, pa.large_string()), np.zeros(files), np.full(files, np.nan), plan, features)
+    features = Features(RATE_HZ, SECONDS * RATE_HZ, "repeatpad", 0)
+    clips = Clips(pa.array(paths, pa.large_string()), np.zeros(files), np.full(files, np.nan), features)
+    rows = TrainingRows.of(clips, plan)
     seconds = {
-        "decode": _seconds(lambda: [clips.training_row(row, 0) for row in range(size)], 3, device),
+        "decode": _seconds(lambda: [rows.row(row, 0) for row in range(size)], 3, device),
         "mel": _seconds(lambda: learner.student.mel(wave), 3, device),
     }
     vectors = pooled = loss = None
@@ -338,35 +330,16 @@ def time_parts(
     return seconds | {name: float(np.median(some[1:])) for name, some in times.items()}
 
 
-def halves_over_operations(recipe: trainer.Recipe, waves: np.ndarray, texts: torch.Tensor, rounds: int = 6) -> float:
-    """How much faster a step is by `SideBySide` than by PyTorch's own threads; the two by turns, in this process."""
-    learner, stepper, optimizer = _learner(recipe, "cpu")
-    size = recipe.order.batch_size
-    mel, text, species = learner.student.mel(torch.from_numpy(waves[:size])), texts[:size], torch.arange(size)
-    ways = {"halves": stepper.wrapped, "operations": learner}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(1 + rounds):
-        for way, run in ways.items():
-            stepper.wrapped = run
-            begin = time.perf_counter()
-            optimizer.zero_grad(set_to_none=True)
-            stepper(mel, text, species, size, 0)
-            optimizer.step()
-            seconds[way].append(time.perf_counter() - begin)
-    return sum(seconds["operations"][1:]) / sum(seconds["halves"][1:])
-
-
-def _learner(recipe: trainer.Recipe, device: str) -> tuple[Learner, Stepper, torch.optim.Optimizer]:
-    learner = Learner(trainer.start_model(recipe), recipe.objective).to(device)
-    trainer.to_training_mode(learner.student, False)
+def _learner(recipe: Recipe, device: str) -> tuple[Learner, Stepper, torch.optim.Optimizer]:
+    learner = Learner(optimizer.start_model(recipe), recipe.objective).to(device)
+    optimizer.to_training_mode(learner.student, False)
     bf16 = recipe.precision == "bf16"
     stepper = Stepper(learner, learner, recipe.objective, 0.0, 0.0, 1, torch.empty(0, device=device), bf16)
-    optimizer = torch.optim.AdamW(trainer.parameter_groups(learner, recipe), betas=(0.9, 0.98), eps=1e-8, fused=True)
-    return learner, stepper, optimizer
+    return learner, stepper, optimizer.adamw(learner, recipe)[0]
 
 
-def _recipe(folder: Path, files: int, batch_size: int, device: str) -> trainer.Recipe:
-    order = dataset.Order(files, batch_size, 1, 0)
+def _recipe(folder: Path, files: int, batch_size: int, device: str) -> Recipe:
+    order = Order(files, batch_size, 1, 0)
     settings: dict[str, Any] = {
         "student": str(folder / "base"),
         "head": "linear",
@@ -392,7 +365,7 @@ def _recipe(folder: Path, files: int, batch_size: int, device: str) -> trainer.R
         "threads": None,
         "seed": 0,
     }
-    return trainer.Recipe(**settings)
+    return Recipe(**settings)
 
 
 def _write_recordings(folder: Path, files: int) -> np.ndarray:

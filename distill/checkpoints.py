@@ -9,13 +9,12 @@ import json
 import os
 import re
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from distill import registry, storage
+from distill import cache, registry, storage
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ def local_folder(name: str, option: str) -> str:
     """The local folder of a model, or its hub name where the hub can be reached.
 
     Args:
-        name: a folder, a URL such as `s3://bucket/model` (copied once to `~/.cache/songsight`), a registered model
-            such as `models:/songsight@champion`, or `owner/name`.
+        name: a folder, a URL such as `s3://bucket/model` (copied once to the cache), a registered model such as
+            `models:/songsight@champion`, or `owner/name`.
         option: the option that gave it, for the error line.
 
     Raises:
@@ -124,16 +123,7 @@ def _cached_copy(url: str, option: str) -> str:
         raise UserError(f"{option} {url}: nothing is there")
     state = [(name, info.get("size"), str(info.get("ETag") or info.get("mtime"))) for name, info in listing.items()]
     digest = hashlib.sha256(repr((url, sorted(state))).encode()).hexdigest()[:16]
-    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "songsight", "models")
-    folder = os.path.join(cache, digest)
-    if not os.path.isdir(folder):
-        os.makedirs(cache, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as fresh:
-            storage.fetch_folder(url, os.path.join(fresh, "model"))
-            # Another process may have been faster: its copy is as good.
-            with contextlib.suppress(OSError):
-                os.rename(os.path.join(fresh, "model"), folder)
-    return folder
+    return cache.entry("models", digest, lambda fresh: storage.fetch_folder(url, fresh))
 
 
 @contextlib.contextmanager

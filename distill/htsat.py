@@ -19,7 +19,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distill import draws
 from distill.errors import UserError
 
 # What is added to the logits of tokens that only the cyclic shift made neighbours. CLAP adds -100, whose exponential is
@@ -216,18 +215,18 @@ class _Block(nn.Module):
         self.shift = config.window_size // 2 if shifted and grid > config.window_size else 0
         self.windows = (grid // self.window) ** 2
         self.drop_path = drop_path
-        self.weights_dropout = Dropout(config.attention_probs_dropout_prob)
+        self.weights_dropout = nn.Dropout(config.attention_probs_dropout_prob)
         self.activation = _ACTIVATIONS[config.hidden_act]
         hidden = int(config.mlp_ratio * width)
         self.norm_before = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
         self.position_bias = nn.Parameter(torch.zeros((2 * config.window_size - 1) ** 2, self.heads))
         self.out = nn.Linear(width, width)
-        self.out_dropout = Dropout(config.attention_probs_dropout_prob)
+        self.out_dropout = nn.Dropout(config.attention_probs_dropout_prob)
         self.norm_after = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.widen = nn.Linear(width, hidden)
         self.narrow = nn.Linear(hidden, width)
-        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.register_buffer("_position", _relative_position(self.window, config.window_size), persistent=False)
         mask = _shift_mask(grid, self.window, self.shift) if self.shift else None
         self.register_buffer("_mask", mask, persistent=False)
@@ -278,26 +277,8 @@ class _Block(nn.Module):
         """Stochastic depth (arXiv 1603.09382): leaves the branch out for some clips of a training batch."""
         if not self.training or not self.drop_path:
             return x_BNC
-        source = draws.generator() if x_BNC.device.type == "cpu" else None
-        drawn = torch.rand(len(x_BNC), 1, 1, device=x_BNC.device, dtype=x_BNC.dtype, generator=source)
-        kept = drawn >= self.drop_path
+        kept = torch.rand(len(x_BNC), 1, 1, device=x_BNC.device, dtype=x_BNC.dtype) >= self.drop_path
         return x_BNC * kept / (1 - self.drop_path)
-
-
-class Dropout(nn.Dropout):
-    """`nn.Dropout`, which draws four numbers at a time on a CPU, where PyTorch's own takes as long as a product.
-
-    The rate is the nearest multiple of 2⁻¹⁶, and the source of the numbers `draws.generator`.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or not self.p or self.p == 1 or x.device.type != "cpu":
-            return super().forward(x)
-        dropped = round(self.p * 2**16)
-        drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
-        drawn.random_(-(2**63), 2**63 - 1, generator=draws.generator())
-        kept = drawn.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
-        return torch.where(kept, x, 0) * (2**16 / (2**16 - dropped))
 
 
 class _Merge(nn.Module):

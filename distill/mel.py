@@ -2,21 +2,18 @@
 
 The extractor works one clip at a time in numpy and costs as much as the encoder behind it. This module reads the same
 `preprocessor_config.json` and gives the same features from a batch, on the device that the encoder runs on, without
-importing transformers. CPUs that `kernels` is compiled for have them from C.
+importing transformers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from distill import kernels
 from distill.errors import UserError
 
 _POWER_FLOOR = 1e-10  # the extractor's own floor before the logarithm: silence is -100 dB
@@ -79,12 +76,16 @@ class LogMel(nn.Module):
         # PyTorch's float32 window is up to 2e-7 off: seen where a quiet mel lies beside a loud one.
         window = torch.hann_window(self.fft_size, dtype=torch.float64).float()
         self.register_buffer("window", window, persistent=False)
-        self.bands = kernels.bands_of(self.filters_FM)
 
     @property
     def clip_s(self) -> float:
         """Seconds of sound in a clip."""
         return self.clip_samples / self.sample_rate_hz
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip's features."""
+        return self.clip_samples // self.hop_length + 1
 
     @property
     def band_hz(self) -> float:
@@ -101,32 +102,15 @@ class LogMel(nn.Module):
             waves_BS: float [batch, clip_samples], mono, at `sample_rate_hz`.
 
         Returns:
-            float32 [batch, 1, frames, mels] in dB, `frames = clip_samples // hop_length + 1`.
+            float32 [batch, 1, `frames`, mels] in dB.
         """
         waves_BS = waves_BS.float()
-        if self._is_compiled_for(waves_BS):
-            return self._compiled(waves_BS)[:, None]
         if waves_BS.is_cuda:
             return self._decibels(self._frames(waves_BS))[:, None]
         return self._in_parts(waves_BS)[:, None]
 
-    def _is_compiled_for(self, waves_BS: torch.Tensor) -> bool:
-        filters, samples = self.filters_FM.shape[1], waves_BS.shape[1]
-        ours = kernels.library() is not None and kernels.can_log_mel(self.fft_size, filters, samples)
-        return ours and waves_BS.device.type == self.window.device.type == "cpu"
-
-    def _compiled(self, waves_BS: torch.Tensor) -> torch.Tensor:
-        """By as many threads as PyTorch's operators may take."""
-        waves_BS = waves_BS.contiguous()
-        make = partial(kernels.log_mel, window_N=self.window, hop=self.hop_length, bands=self.bands, floor=_POWER_FLOOR)
-        threads = min(torch.get_num_threads(), len(waves_BS))
-        if threads <= 1:
-            return make(waves_BS)
-        with ThreadPoolExecutor(threads) as pool:
-            return torch.cat(list(pool.map(make, waves_BS.chunk(threads))))
-
     def _in_parts(self, waves_BS: torch.Tensor) -> torch.Tensor:
-        """By PyTorch's operators on a CPU, where a batch's spectra are far larger than its caches."""
+        """On a CPU, whose caches a batch's spectra are far larger than."""
         frames_BTN = self._frames(waves_BS)
         at_once = max(1, _CACHED_BYTES // ((self.fft_size // 2 + 1) * 8))
         clips = max(1, at_once // frames_BTN.shape[1])

@@ -15,11 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from distill.audio import AudioError
+from distill.clips import Clips
 
 if TYPE_CHECKING:
     import torch
-
-    from distill.trainer import HeldOut
 
 RECORDINGS = 6
 PHOTOGRAPHS = 5
@@ -48,6 +47,27 @@ class Photographs:
     thumbnails: pa.ChunkedArray
     names: list[str]
     species_names: list[str]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What training is looked at with: recordings that it never hears.
+
+    Attributes:
+        clips: the recordings.
+        species: label of each recording, int32 [rows], into `name_vectors`.
+        name_vectors: the teacher's text embedding of each species, float32 [species, width].
+        image_vectors: photographs of a gallery, float32 [images, width]; None without a gallery.
+        image_species: label of each photograph, int32 [images].
+        photographs: what a look is drawn with; None for no picture.
+    """
+
+    clips: Clips
+    species: np.ndarray
+    name_vectors: np.ndarray
+    image_vectors: np.ndarray | None = None
+    image_species: np.ndarray | None = None
+    photographs: Photographs | None = None
 
 
 def choose(species: np.ndarray, known: np.ndarray, count: int = RECORDINGS) -> np.ndarray:

@@ -11,11 +11,10 @@ import os
 import re
 import shutil
 import socket
-import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from distill import storage
+from distill import cache, storage
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def location(uri: str, option: str) -> str:
 
 
 def folder(uri: str, option: str) -> str:
-    """The same, but always a folder or URL: the others are copied to `~/.cache/songsight`.
+    """The same, but always a folder or URL: the others are copied to the cache (`distill/cache.py`).
 
     Raises:
         UserError: as `location` does.
@@ -91,20 +90,12 @@ def folder(uri: str, option: str) -> str:
     version = _version(_client(found, option), found, option)
     # A registry made anew counts from 1 again: the run tells its versions from those of the one before.
     same = repr((store(), found, version.run_id, version.creation_timestamp))
-    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "songsight", "models")
-    copy = os.path.join(cache, hashlib.sha256(same.encode()).hexdigest()[:16])
-    if not os.path.isdir(copy):
-        os.makedirs(cache, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as fresh:
-            made = os.path.join(fresh, "model")
-            os.mkdir(made)
-            mlflow.artifacts.download_artifacts(artifact_uri=found, dst_path=made, tracking_uri=store())
-            _put_together(made)
-            try:
-                os.rename(made, copy)
-            except OSError:
-                if not os.path.isdir(copy):  # else another process was faster: its copy is as good
-                    raise
+
+    def make(fresh: str) -> None:
+        mlflow.artifacts.download_artifacts(artifact_uri=found, dst_path=fresh, tracking_uri=store())
+        _put_together(fresh)
+
+    copy = cache.entry("models", hashlib.sha256(same.encode()).hexdigest()[:16], make)
     described = os.path.join(copy, "MLmodel")
     if not os.path.exists(described):
         return copy

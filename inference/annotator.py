@@ -62,7 +62,7 @@ class Settings:
         decoders: recordings that are decoded side by side.
         scoring: how species are scored.
         embeddings: how the windows' vectors are kept.
-        precision: of the encoder: fp32, bf16 or int8.
+        precision: of the encoder: fp32 or bf16.
         command: a name of the command's own, another one each time it is given.
     """
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from distill import dataset, pool, student
-from distill.dataset import Clips
+from distill import clips as clipping
+from distill import pool, student
+from distill.clips import Clips
 
 ROWS_PER_BLOCK = 64
 BATCH = 32
@@ -30,7 +31,7 @@ class _Embedder:
         self.base: student.Base = ray.get(base[0]).to(device)
 
     def work(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        vectors, kept = dataset.embed_clips(self.clips, self._embed, rows, BATCH)
+        vectors, kept = clipping.embed_clips(self.clips, self._embed, rows, BATCH)
         widths = np.cumsum(self._widths())[:-1]
         parts = np.split(vectors.reshape(len(kept), -1), widths, axis=1) if len(kept) else []
         if not parts:

@@ -42,17 +42,17 @@ def load(name: str, device: str = "cpu", precise: str = "fp32") -> student.Stude
     Args:
         name: folder, URL or hub name.
         device: cpu or cuda.
-        precise: fp32, bf16 or int8.
+        precise: fp32 or bf16.
 
     Raises:
         UserError: no model is at the name.
     """
     if method(name) == "zero-shot":
         clap = zero_shot.load(name, device)[0]
-        precision.prepare(clap.base, precise)
+        precision.prepare(clap.base, precise, clap.mel.frames)
         return clap
     model = student.load(name, device)
-    precision.prepare(model, precise)
+    precision.prepare(model, precise, model.mel.frames)
     return model
 
 

@@ -100,10 +100,9 @@ class Options:
     """print the plan, with the hours it would take, and write nothing"""
     batch_size: int = 16
     """windows in one pass of the encoder"""
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """numbers that the encoder works in; auto: bf16 on GPUs and on CPUs like this machine's if it multiplies bf16 in
-    hardware, else fp32; int8, for CPUs, is quicker still and less exact. A run that goes on on another machine should
-    be given what it was begun with"""
+    hardware, else fp32. A run that goes on on another machine should be given what it was begun with"""
     actors: str | None = None
     """annotators side by side, such as 4, or 1:8 to grow with the cluster; one a GPU or else one a CPU if not given"""
     gpus_per_actor: float | None = None
@@ -359,7 +358,7 @@ def run_units(settings: Settings, planned: Plan, most: int, gpus: float, paces: 
         gpus: of each annotator.
         paces: takes what `Pace.stop` says of each of the first units.
     """
-    from distill import memory, pool
+    from distill import pool
     from inference import annotator, ledger
     from jobs import progress
 
@@ -370,7 +369,7 @@ def run_units(settings: Settings, planned: Plan, most: int, gpus: float, paces: 
         opts.note(f"{len(planned.accepted)} units were annotated by an earlier start, {planned.units} are to be done")
     bar = progress.Progress("windows", planned.todo_windows)
     done = 0
-    resources = {"num_cpus": 1, "num_gpus": gpus, "runtime_env": None if gpus else memory.runtime_env()}
+    resources = {"num_cpus": 1, "num_gpus": gpus}
     texts = itertools.starmap(annotator.encode_unit, planned.each())
     for text, pace in pool.actors(annotator.Annotator, {"settings": settings}, texts, most, opts.note, **resources):
         if len(paces) < UNITS_TIMED:

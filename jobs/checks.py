@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from distill.dataset import Clips
+    from distill.clips import Clips
     from distill.student import Base
     from inference.checks import Subject
     from inference.checks.distortions import Distortion

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from distill import memory
 from distill.audio_errors import one_line
 from distill.errors import UserError
 
@@ -47,7 +46,6 @@ def connect() -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         for name, value in (_UNMEASURED | _NICENESS).items():
             os.environ.setdefault(name, value)
-        memory.keep_freed_in_children()
     import ray
 
     if not ray.is_initialized():

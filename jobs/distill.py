@@ -27,10 +27,11 @@ from jobs import promotion
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from distill.augment import Augment
-    from distill.dataset import Features
+    from distill.clips import Features
+    from distill.data.augment import Augment
+    from distill.pictures import HeldOut
     from distill.teacher import Teacher
-    from distill.trainer import HeldOut, Outcome, Recipe
+    from distill.train.recipe import Outcome, Recipe
     from inference.gallery import Gallery
     from jobs import splits
 
@@ -160,8 +161,12 @@ def train(options: Options, parent: str | None = None) -> Made:
     """
     check(options)
     rule = promotion.Rule.parse(options.promote_if) if options.promote_if else None
-    from distill import dataset, htsat, launch, mel, noise, registry, storage, student, tables, teacher, text_bank
-    from distill import trainer as trainers
+    from distill import htsat, mel, registry, storage, student, tables, teacher
+    from distill.clips import Clips, Features
+    from distill.data import noise, text_bank
+    from distill.data.rows import TrainingRows
+    from distill.train import launch
+    from distill.train.log import Tracking
     from inference import gallery as galleries
     from jobs import cluster, progress, resume, splits, tracking
 
@@ -180,7 +185,7 @@ def train(options: Options, parent: str | None = None) -> Made:
     stages = len(htsat.TowerConfig.of(start.audio_config).depths)
     if options.freeze_stages > stages:
         raise UserError(f"--freeze-stages {options.freeze_stages}: the tower of {options.student} has {stages} stages")
-    features = dataset.Features.of(mel.LogMel(start.preprocessor), options.seed)
+    features = Features.of(mel.LogMel(start.preprocessor), options.seed)
     taught_by = teacher.load(options.teacher)
     if shown is not None:
         shown.check_teacher(taught_by.width, taught_by.fingerprint, "--gallery", f"--teacher {options.teacher}")
@@ -227,7 +232,7 @@ def train(options: Options, parent: str | None = None) -> Made:
         if options.objective == "bank":
             names = taught_by.embed_texts(_species_texts(parts.train, text_plan.species))
         recipe = _recipe(options, len(parts.train), taught_by, augment, base_model)
-        clips = dataset.Clips.of(parts.train, options.recordings, text_plan, features)
+        clips = Clips.of(parts.train, options.recordings, features)
         held_out = None
         if len(parts.val):
             held_out = _held_out(parts.val, options.recordings, features, taught_by, shown)
@@ -237,18 +242,9 @@ def train(options: Options, parent: str | None = None) -> Made:
         with progress.Follow(tracking.store(), run_id, recipe.order.steps * options.batch_size):
             trained = launch.fit(
                 recipe,
-                bank_url,
-                clips,
-                held_out,
-                trainers.Tracking(tracking.store(), run_id, cluster.this_node()),
-                state_url,
-                "run",
-                worker_range(options),
-                options.gpus_per_worker,
-                names,
-                noise_clips,
-                options.max_failures,
-                cluster.is_local(),
+                launch.Data(TrainingRows.of(clips, text_plan), bank_url, held_out, names, noise_clips),
+                Tracking(tracking.store(), run_id, cluster.this_node()),
+                launch.Cluster(state_url, "run", worker_range(options), options.gpus_per_worker, options.max_failures),
             )
         _say_bad(trained.outcome, table, parts, options)
         measures = trained.measures or {}
@@ -414,7 +410,7 @@ def _noise_snr_db(options: Options) -> tuple[float, float]:
 
 
 def _augment(options: Options) -> Augment:
-    from distill.augment import Augment
+    from distill.data.augment import Augment
 
     return Augment(
         gain_db=options.gain_db,
@@ -470,9 +466,11 @@ def split(table: pa.Table, options: Options) -> splits.Splits:
 
 
 def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment, base_model: str) -> Recipe:
-    from distill import checkpoints, dataset, precision, trainer
+    from distill import checkpoints, precision
+    from distill.data.order import Order
+    from distill.train.recipe import Recipe
 
-    return trainer.Recipe(
+    return Recipe(
         student=checkpoints.portable(options.student, "--student"),
         head=options.head,
         provenance={
@@ -482,7 +480,7 @@ def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment, b
             "text_types": options.text_types,
         },
         width=taught_by.width,
-        order=dataset.Order(rows, options.batch_size, options.epochs, options.seed),
+        order=Order(rows, options.batch_size, options.epochs, options.seed),
         objective=options.objective,
         alignment=options.alignment,
         preserve=options.preserve,
@@ -508,7 +506,9 @@ def _held_out(rows: pa.Table, table_url: str, features: Features, taught_by: Tea
     """The held-out recordings, the names they may be given and the photographs they may find."""
     import numpy as np
 
-    from distill import dataset, pictures, prompts, text_bank, trainer
+    from distill import pictures, prompts
+    from distill.clips import Clips
+    from distill.data import text_bank
 
     plan = text_bank.plan(rows, {"sci": 1.0})
     first = {row["scientific_name"]: row for row in rows.to_pylist()}
@@ -519,8 +519,8 @@ def _held_out(rows: pa.Table, table_url: str, features: Features, taught_by: Tea
         image_vectors = shown.vectors
         image_species = np.array([number.get(species, -1) for species in shown.species], np.int32)
         photographs = pictures.Photographs(shown.images["thumbnail"], shown.species.tolist(), plan.species)
-    clips = dataset.Clips.of(rows, table_url, plan, features)
-    return trainer.HeldOut(clips, plan.species_of_row, names, image_vectors, image_species, photographs)
+    clips = Clips.of(rows, table_url, features)
+    return pictures.HeldOut(clips, plan.species_of_row, names, image_vectors, image_species, photographs)
 
 
 def register(folder: str, width: int, name: str) -> str:

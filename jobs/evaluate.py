@@ -140,7 +140,9 @@ def _evaluate(options: Options) -> dict[str, Any]:
     import numpy as np
     import pyarrow as pa
 
-    from distill import checkpoints, dataset, metrics, prompts, student, tables, teacher, text_bank
+    from distill import checkpoints, metrics, prompts, student, tables, teacher
+    from distill.clips import Clips, Features
+    from distill.data import text_bank
     from inference import embedding, gallery
     from inference.checks import Subject
     from inference.evaluation import encoder, files, measured, methods, montage, naming
@@ -195,7 +197,7 @@ def _evaluate(options: Options) -> dict[str, Any]:
     cluster.connect()
     with tracking.run("evaluate", opts.as_dict(options), fingerprints) as active:
         plan = text_bank.plan(table, {"taxon_com": 1.0})
-        clips = dataset.Clips.of(table, options.recordings, plan, dataset.Features.of(model.mel, options.seed))
+        clips = Clips.of(table, options.recordings, Features.of(model.mel, options.seed))
         bar = progress.Progress("recordings", len(table))
         gpus_each = min(1, cluster.gpus())
         rows, vectors = embedding.embed_recordings(

@@ -14,7 +14,7 @@ from jobs import options as opts
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from distill.dataset import Clips
+    from distill.clips import Clips
     from inference.benchmarks import Labelled
     from inference.benchmarks.naming import Units
     from inference.benchmarks.retrieval import Models
@@ -270,15 +270,13 @@ def _embedded(task: Labelled, subject: _Subject, options: Options) -> Units:
 def _clips(table: pa.Table, subject: _Subject, options: Options) -> Clips:
     import numpy as np
 
-    from distill import dataset
-    from distill.text_bank import TextPlan
+    from distill.clips import Clips, Features
 
-    return dataset.Clips(
+    return Clips(
         table["path"].to_pylist(),
         np.nan_to_num(np.asarray(table["start_s"].to_pylist(), np.float64)),
         np.asarray(table["end_s"].to_pylist(), np.float64),
-        TextPlan([], np.zeros(0), [], [], np.zeros(0, np.int32)),
-        dataset.Features.of(subject.model.mel, options.seed),
+        Features.of(subject.model.mel, options.seed),
     )
 
 

@@ -32,7 +32,7 @@ class Prepared:
         fingerprints: hashes of what goes in.
         made_with: see `naming.scored_with`.
         calibrated: what turns scores into probabilities, where there is such.
-        precision: of the encoder: fp32, bf16 or int8.
+        precision: of the encoder: fp32 or bf16.
     """
 
     model: str

@@ -195,7 +195,8 @@ def _check(options: Options, planned: list[Trial], metric: str) -> promotion.Rul
     Raises:
         UserError: naming the option.
     """
-    from distill import tables, text_bank
+    from distill import tables
+    from distill.data import text_bank
 
     recordings = tables.read_table(options.recordings, "--recordings", ("path", "scientific_name"), tables.RECORDINGS)
     held_out = False
@@ -218,7 +219,7 @@ def _room(planned: list[Trial]) -> int:
     """
     import ray
 
-    from distill import launch
+    from distill.train import launch
 
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)

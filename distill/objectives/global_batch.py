@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import distributed as dist
 
-from distill.shares import share_size
+from distill.data.split import share_size
 
 
 def global_batch(local_bD: torch.Tensor, batch_size: int) -> torch.Tensor:
@@ -18,7 +18,7 @@ def global_batch(local_bD: torch.Tensor, batch_size: int) -> torch.Tensor:
     Memory: W·b·D floats and B² logits a rank; no gradient crosses the network but DDP's own.
 
     Args:
-        local_bD: [rows of this rank, width] or [rows of this rank], as `shares.share` gives them.
+        local_bD: [rows of this rank, width] or [rows of this rank], as `split.share` gives them.
         batch_size: rows of all ranks.
 
     Returns:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from distill.dataset import Clips
+from distill.clips import Clips
 
 # MPEG-1 and MPEG-2 layer III know these (ISO/IEC 11172-3 and 13818-3).
 _MP3_RATES_HZ = (16000, 22050, 24000, 32000, 44100, 48000)
@@ -90,7 +90,6 @@ class DistortedClips(Clips):
             pa.array([str(clips.paths[row]) for row in rows], pa.large_string()),
             clips.start_s[rows],
             clips.end_s[rows],
-            clips.text_plan,
             clips.features,
             distortions,
         )

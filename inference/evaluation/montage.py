@@ -7,9 +7,8 @@ import io
 import numpy as np
 
 from distill import pictures
-from distill.dataset import Clips
+from distill.clips import Clips
 from distill.student import Student
-from distill.trainer import HeldOut
 from inference.gallery import Gallery
 
 
@@ -37,7 +36,7 @@ def montage(
     # A photograph of a species that no recording is of can still be found: it gets a number of its own.
     strangers = [name for name in dict.fromkeys(photographs.species.tolist()) if name not in number]
     number |= {name: len(species) + i for i, name in enumerate(strangers)}
-    held_out = HeldOut(
+    held_out = pictures.HeldOut(
         clips,
         species_of_row,
         np.zeros((0, vectors_QD.shape[1]), np.float32),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.augment import Augment, on_mels, on_waves
+from distill.data.augment import Augment, on_mels, on_waves
 
 RATE_HZ = 100
 ALL = Augment(

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distill.bad_rows import BadRows
-from distill.dataset import REASON_OF, Order
+from distill.data.bad_rows import BadRows
+from distill.data.order import Order
+from distill.data.rows import REASON_OF
 
 
 def noted(order: Order, most: float, rows: range) -> BadRows:

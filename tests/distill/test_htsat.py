@@ -133,20 +133,3 @@ def test_features_of_another_shape_are_refused() -> None:
 def test_to_load_a_student_imports_no_transformers() -> None:
     code = "import sys, inference.annotator, distill.student; print('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
-
-
-def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
-    torch.manual_seed(0)
-    dropout = htsat.Dropout(0.1).train()
-    x = torch.ones(7, 1001, 33, requires_grad=True)
-    out = dropout(x)
-    out.sum().backward()
-    assert out.detach().unique().tolist() == pytest.approx([0, 1 / 0.9], rel=1e-4)
-    share = float((out == 0).double().mean())
-    assert share == pytest.approx(0.1, abs=4 * (0.09 / x.numel()) ** 0.5)
-    # Each lane of a drawn word by itself, and each number apart from its neighbour.
-    lanes = (out == 0).flatten()[: out.numel() // 4 * 4].view(-1, 4).double()
-    assert lanes.mean(0).tolist() == pytest.approx([0.1] * 4, abs=4 * (0.09 / len(lanes)) ** 0.5)
-    assert torch.corrcoef(lanes.T).triu(1).abs().max() < 5 / len(lanes) ** 0.5
-    assert torch.equal(x.grad, out.detach())  # type: ignore[arg-type]
-    assert dropout.eval()(x) is x

@@ -7,22 +7,12 @@ import pytest
 import torch
 from transformers import ClapFeatureExtractor
 
-from distill import kernels
 from distill.audio import read_mono
 from distill.mel import LogMel
 from distill.padding import fit_length
 
 BIOLINGUAL = {"sampling_rate": 48000, "max_length_s": 10, "frequency_min": 0}
 TOLERANCE_DB = 1e-3
-
-
-@pytest.fixture(params=["compiled", "torch"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything here holds for both."""
-    if request.param == "torch":
-        monkeypatch.setattr(kernels, "library", lambda: None)
-    elif kernels.library() is None:
-        pytest.skip("distill/mel.c was not compiled, or this CPU has no AVX512-BF16")
 
 
 def difference_db(extractor: ClapFeatureExtractor, waves: np.ndarray) -> float:

@@ -11,7 +11,8 @@ import torch
 from torch import multiprocessing
 from torch.nn import functional as F
 
-from distill import objectives, shares
+from distill import objectives
+from distill.data import split
 from distill.objectives import OBJECTIVES, Batch
 from distill.objectives.siglip import INITIAL_BIAS, INITIAL_LOG_SCALE
 
@@ -193,7 +194,7 @@ class Learner(torch.nn.Linear):
 def rank_gradients(rank: int, port: int, out: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    mine = shares.share(ROWS, rank, 2)
+    mine = split.share(ROWS, rank, 2)
     found = {}
     for name in LOSSES:
         learner = Learner(name)

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from distill import dataset, pictures, student, tables, text_bank, trainer
+from distill import pictures, student, tables
+from distill.clips import Clips, Features
+from distill.data import text_bank
 from tests.conftest import SPECIES, World
 
 WIDTH = len(SPECIES)
@@ -21,17 +23,17 @@ def thumbnail(colour: tuple[int, int, int]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def look(world: World, model_dir: Path) -> tuple[trainer.HeldOut, student.Student]:
+def look(world: World, model_dir: Path) -> tuple[pictures.HeldOut, student.Student]:
     """Held-out recordings whose species' photographs are the unit vectors; the last species has none."""
     model = student.load(str(model_dir))
     table = tables.read_table(str(world.recordings), "--recordings", (), tables.RECORDINGS)
     plan = text_bank.plan(table, {"sci": 1.0})
-    clips = dataset.Clips.of(table, str(world.recordings), plan, dataset.Features.of(model.mel, 0))
+    clips = Clips.of(table, str(world.recordings), Features.of(model.mel, 0))
     labels = np.repeat(np.arange(WIDTH - 1, dtype=np.int32), 2)
     thumbnails = pa.chunked_array([[thumbnail((40 * number, 0, 255))] for number in range(len(labels))])
     shown = pictures.Photographs(thumbnails, [plan.species[label] for label in labels], plan.species)
     names = np.eye(WIDTH, dtype=np.float32)
-    return trainer.HeldOut(clips, plan.species_of_row, names, names[labels], labels, shown), model
+    return pictures.HeldOut(clips, plan.species_of_row, names, names[labels], labels, shown), model
 
 
 def test_each_species_comes_before_any_second_recording() -> None:
@@ -42,7 +44,7 @@ def test_each_species_comes_before_any_second_recording() -> None:
     assert pictures.choose(species, np.array([7])).tolist() == []
 
 
-def test_right_photographs_are_framed_in_green(look: tuple[trainer.HeldOut, student.Student]) -> None:
+def test_right_photographs_are_framed_in_green(look: tuple[pictures.HeldOut, student.Student]) -> None:
     held_out, model = look
     rows = np.arange(len(held_out.species))
     vectors = held_out.name_vectors[held_out.species]  # each recording finds its own species' two photographs first
@@ -56,7 +58,7 @@ def test_right_photographs_are_framed_in_green(look: tuple[trainer.HeldOut, stud
     assert len(np.unique(spectrogram.reshape(-1, 3), axis=0)) > 50
 
 
-def test_a_recording_that_went_away_is_no_reason_to_stop(look: tuple[trainer.HeldOut, student.Student]) -> None:
+def test_a_recording_that_went_away_is_no_reason_to_stop(look: tuple[pictures.HeldOut, student.Student]) -> None:
     import dataclasses
 
     held_out, model = look

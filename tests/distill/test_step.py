@@ -8,9 +8,10 @@ import torch
 from torch import multiprocessing
 from torch.nn import functional as F
 
-from distill import shares, student
+from distill import student
+from distill.data import split
 from distill.objectives import OBJECTIVES
-from distill.step import Learner, Stepper
+from distill.train.step import Learner, Stepper
 
 WIDTH = 48
 
@@ -59,7 +60,7 @@ def rank_gradients(rank: int, port: int, clap: Path, out: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     mel, texts, species = batch(7)  # four rows on one rank and three on the other, each in parts of one or two
-    mine = shares.share(7, rank, 2)
+    mine = split.share(7, rank, 2)
     found = {}
     for objective in ("infonce", "siglip"):
         made = learner(clap, objective)
@@ -101,8 +102,8 @@ def test_dropout_is_drawn_by_the_seed(clap: Path) -> None:
 
 @pytest.mark.parametrize(("batch_size", "world"), [(8, 1), (8, 3), (7, 4), (5, 5)])
 def test_ranks_share_a_batch_without_gap_or_overlap(batch_size: int, world: int) -> None:
-    rows = [row for rank in range(world) for row in range(batch_size)[shares.share(batch_size, rank, world)]]
+    rows = [row for rank in range(world) for row in range(batch_size)[split.share(batch_size, rank, world)]]
     assert rows == list(range(batch_size))
-    sizes = [shares.share_size(batch_size, rank, world) for rank in range(world)]
+    sizes = [split.share_size(batch_size, rank, world) for rank in range(world)]
     assert sum(sizes) == batch_size
     assert max(sizes) - min(sizes) <= 1

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill import teacher, text_bank
+from distill import teacher
+from distill.data import text_bank
 
 TEXTS = ["Turdus merula", "a song thrush", "Aves"]
 

@@ -7,9 +7,8 @@ import mlflow
 import pytest
 from PIL import Image
 
-from distill.dataset import Order
-from distill.trainer import Tracking
-from distill.training_log import LONGEST_PAUSE_S, TrainingLog
+from distill.data.order import Order
+from distill.train.log import LONGEST_PAUSE_S, Tracking, TrainingLog
 
 ORDER = Order(rows=32, batch_size=8, epochs=2, seed=0)
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from mlflow.types import DataType
 
-from distill import htsat, student, tables, trainer
+from distill import htsat, student, tables
 from distill.errors import UserError
+from distill.train import optimizer
 from jobs import cli, distill, tracking
 from tests.conftest import World
 
@@ -351,7 +352,7 @@ def test_bad_input_is_one_line(
 
 
 def test_the_rate_rises_and_falls() -> None:
-    shares = [trainer.learning_rate(step, 100, 0.1) for step in range(100)]
+    shares = [optimizer.learning_rate(step, 100, 0.1) for step in range(100)]
     assert shares[0] == pytest.approx(0.1)
     assert max(shares) == shares[9] == shares[10] == 1
     assert shares[-1] < 0.001

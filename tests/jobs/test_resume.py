@@ -19,8 +19,9 @@ import torch
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from distill import launch, student
+from distill import student
 from distill.errors import JobError, UserError
+from distill.train import launch
 from jobs import tracking
 from tests.conftest import World
 from tests.jobs.test_distill import curve, last_run, train

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from distill.dataset import Clips, Features
-from distill.text_bank import TextPlan
+from distill.clips import Clips, Features
 from inference.checks.distortions import STANDARD, DistortedClips, Distortion
 
 RATE_HZ = 48000
@@ -77,10 +76,9 @@ def test_damaged_clips_are_the_clips_damaged(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(3):
         soundfile.write(tmp_path / f"{number}.wav", 0.1 * rng.standard_normal(16000), 16000)
-    plan = TextPlan([], np.zeros(0), [], [], np.zeros(0, np.int32))
     paths = [str(tmp_path / f"{number}.wav") for number in range(3)]
     clips = Clips(
-        pa.array(paths, pa.large_string()), np.zeros(3), np.full(3, np.nan), plan, Features(16000, 16000, "repeat", 5)
+        pa.array(paths, pa.large_string()), np.zeros(3), np.full(3, np.nan), Features(16000, 16000, "repeat", 5)
     )
     damages = (Distortion("rate", 16000), Distortion("noise", 10))
     some = DistortedClips.damage(clips, np.array([2, 0]), damages)

@@ -10,12 +10,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from distill.dataset import Order
-
-if TYPE_CHECKING:
-    from distill.trainer import Tracking
+from distill.data.order import Order
 
 EVERY_S = 2.0  # between two requests: one a step would cost more than a small step
 LONGEST_PAUSE_S = 300.0  # between two tries while the store does not answer
@@ -23,6 +21,21 @@ LAST_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # between the tries at the end
 _MOST_METRICS = 1000  # that MLflow takes in a request
 # MLflow's own client would ask a server that is gone for minutes, and the training would stand still meanwhile.
 _BRIEFLY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The MLflow run that rank 0 writes to; it is made and ended by the driver.
+
+    Attributes:
+        uri: of the store.
+        run_id: the run.
+        node: Ray's id of the node whose use of CPU, memory and GPUs the driver logs; empty where it logs none.
+    """
+
+    uri: str
+    run_id: str
+    node: str = ""
 
 
 class TrainingLog:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from distill import checkpoints, prompts, storage
+from distill import cache, checkpoints, prompts, storage
 from distill.errors import UserError
 
 if TYPE_CHECKING:
     from distill.teacher import Teacher
 
 TEXTS_PER_BLOCK = 4096
+_BANK_FILE = "bank.npy"
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,16 @@ def stored(texts: Sequence[str], teacher: Teacher, folder: str, gpus: float = 0,
     Returns:
         the URL of a `.npy` file, float32 [texts, width], named by the teacher's weights and tokenizer and the texts.
     """
-    name = f"text_bank_{_key(texts, teacher)}.npy"
-    kept = os.path.join(_cache(), name)
-    if not os.path.exists(kept):
-        os.makedirs(_cache(), exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=_cache()) as making:
-            path = os.path.join(making, name)
-            bank = np.lib.format.open_memmap(path, "w+", np.float32, (len(texts), teacher.width))
-            embed(texts, teacher, bank, gpus, actors)
-            bank.flush()
-            os.replace(path, kept)
-    url = storage.join(folder, name)
+    key = _key(texts, teacher)
+
+    def make(making: str) -> None:
+        shape = (len(texts), teacher.width)
+        bank = np.lib.format.open_memmap(os.path.join(making, _BANK_FILE), "w+", np.float32, shape)
+        embed(texts, teacher, bank, gpus, actors)
+        bank.flush()
+
+    kept = os.path.join(cache.entry("text_banks", key, make), _BANK_FILE)
+    url = storage.join(folder, f"text_bank_{key}.npy")
     if not storage.exists(url):
         storage.put_file(kept, url)
     return url
@@ -142,18 +141,11 @@ def read(url: str) -> np.ndarray:
     """A bank mapped into memory, float32 [texts, width]; a remote one is copied once a node."""
     path = url
     if storage.is_remote(url):
-        path = os.path.join(_cache(), url.rsplit("/", 1)[-1])
-        if not os.path.exists(path):
-            os.makedirs(_cache(), exist_ok=True)
-            fs, remote = storage.filesystem(url)
-            with tempfile.TemporaryDirectory(dir=_cache()) as making:
-                fs.get_file(remote, os.path.join(making, "bank.npy"))
-                os.replace(os.path.join(making, "bank.npy"), path)
+        fs, remote = storage.filesystem(url)
+        key = url.rsplit("/", 1)[-1].removeprefix("text_bank_").removesuffix(".npy")
+        copy = cache.entry("text_banks", key, lambda making: fs.get_file(remote, os.path.join(making, _BANK_FILE)))
+        path = os.path.join(copy, _BANK_FILE)
     return np.load(path, mmap_mode="r")
-
-
-def _cache() -> str:
-    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "songsight", "text_banks")
 
 
 def _key(texts: Sequence[str], teacher: Teacher) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from distill.dataset import REASON_OF, Clips, Order, undecodable
+from distill.clips import Clips, undecodable
+from distill.data.order import Order
+from distill.data.rows import REASON_OF
 
 # A share says little of a few recordings: fewer than this are too many only by what the whole table may have.
 SURE = 64
@@ -34,7 +36,7 @@ class BadRows:
         self.found: dict[int, str] = {}
 
     def note(self, failed: torch.Tensor, reason: torch.Tensor) -> None:
-        """Takes in a batch's int64 [b] columns; see `Clips.training_row`."""
+        """Takes in a batch's int64 [b] columns; see `TrainingRows.row`."""
         for row, why in zip(failed.tolist(), reason.tolist(), strict=True):
             if row >= 0:
                 self.found[row] = REASON_OF[why]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distill.audio import AudioError, open_audio, read_mono
-from distill.dataset import Features
+from distill.clips import Features
 from distill.errors import UserError
 from distill.padding import fit_length
 

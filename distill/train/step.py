@@ -3,8 +3,6 @@
 With `parts` above 1 a worker's share goes through the tower in parts, and yet every recording has the whole batch for
 its negatives (GradCache, arXiv 2101.06983): all parts are embedded without a graph, the loss gives the gradient of each
 embedding, and each part is embedded again to carry that gradient back. Dropout is the same both times, by its seed.
-
-On a CPU a worker that is alone has its step made by threads side by side.
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ from torch.nn import functional as F
 from distill.objectives import OBJECTIVES, alignment, global_batch, preserve
 from distill.objectives.batch import Batch
 from distill.objectives.siglip import INITIAL_BIAS, INITIAL_LOG_SCALE
-from distill.side_by_side import SideBySide
 from distill.student import LARGEST_LOG_SCALE, Student
 
 
@@ -82,8 +79,7 @@ class Stepper:
         autocast: bool,
     ) -> None:
         self.learner = learner
-        self.is_alone = wrapped is learner  # DDP is for one backward pass, by one thread
-        self.wrapped: Callable[[torch.Tensor], Any] = SideBySide(learner) if self.is_alone else wrapped
+        self.wrapped: Callable[[torch.Tensor], Any] = wrapped
         self.objective = OBJECTIVES[objective]
         self.alignment_weight = alignment_weight
         self.preserve_weight = preserve_weight
@@ -113,8 +109,7 @@ class Stepper:
             loss.backward()
             return measures
         with torch.no_grad():
-            run = self.wrapped if self.is_alone else self.learner
-            embedded = [self._forward(run, part, seed, number) for number, part in enumerate(parts)]
+            embedded = [self._forward(self.learner, part, seed, number) for number, part in enumerate(parts)]
         vectors_bD, pooled_bP = (torch.cat(kind).detach().requires_grad_() for kind in zip(*embedded, strict=True))
         scalars = [scalar.detach().requires_grad_() for scalar in self._scalars()]
         loss, measures = self._loss(vectors_bD, pooled_bP, mel_b1TM, text_bD, species_b, batch_size, scalars)
@@ -128,7 +123,7 @@ class Stepper:
         )
         for number, (part, (vector_grad, pooled_grad)) in enumerate(zip(parts, wanted, strict=True)):
             last = number == len(parts) - 1
-            with contextlib.nullcontext() if last or self.is_alone else self.wrapped.no_sync():  # type: ignore[attr-defined]
+            with contextlib.nullcontext() if last or self.wrapped is self.learner else self.wrapped.no_sync():  # type: ignore[attr-defined]
                 again_bD, again_bP = self._forward(self.wrapped, part, seed, number)
                 carried = (again_bD * vector_grad).sum() + (again_bP.float() * pooled_grad).sum()
                 if last:  # what the loss itself is a function of has its gradient once
