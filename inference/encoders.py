@@ -1,4 +1,4 @@
-"""Whatever `--model` names, ready to embed: a distilled student, or an untouched ClapModel (see `zero_shot`)."""
+"""Whatever `--model` names, ready to embed: a distilled student, or an untouched ClapModel (see `clap`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 from typing import Any, Literal
 
 from distill import checkpoints, precision, student
-from inference import zero_shot
+from inference.clap import ClapEncoder
+from inference.clap import load as load_clap
 
 Method = Literal["distilled", "zero-shot"]
 
@@ -36,7 +37,7 @@ def method(name: str, option: str = "--model") -> Method:
     return "zero-shot" if isinstance(found, dict) and found.get("model_type") == "clap" else "distilled"
 
 
-def load(name: str, device: str = "cpu", precise: str = "fp32") -> student.Student | zero_shot.ClapEncoder:
+def load(name: str, device: str = "cpu", precise: str = "fp32") -> student.Student | ClapEncoder:
     """Loads a model of either kind, ready to embed as fast as the device can.
 
     Args:
@@ -48,7 +49,7 @@ def load(name: str, device: str = "cpu", precise: str = "fp32") -> student.Stude
         UserError: no model is at the name.
     """
     if method(name) == "zero-shot":
-        clap = zero_shot.load(name, device)[0]
+        clap = load_clap(name, device)[0]
         precision.prepare(clap.base, precise, clap.mel.frames)
         return clap
     model = student.load(name, device)
@@ -56,7 +57,7 @@ def load(name: str, device: str = "cpu", precise: str = "fp32") -> student.Stude
     return model
 
 
-def fingerprint(model: student.Student | zero_shot.ClapEncoder) -> str:
+def fingerprint(model: student.Student | ClapEncoder) -> str:
     """A hash of all that decides a model's vectors: its weights, how its tower is built, and the features it is fed."""
     digest = hashlib.sha256(checkpoints.fingerprint(model).encode())
     layers = [type(module).__name__ for module in model.modules()]
@@ -64,6 +65,6 @@ def fingerprint(model: student.Student | zero_shot.ClapEncoder) -> str:
     return digest.hexdigest()[:16]
 
 
-def tower(model: student.Student | zero_shot.ClapEncoder) -> Any:
+def tower(model: student.Student | ClapEncoder) -> Any:
     """The audio tower of a model of either kind."""
     return model.tower if isinstance(model, student.Student) else model.base.tower

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from inference.calibration import Calibration
+    from inference.clap import TextTower
     from inference.gallery import Gallery
-    from inference.zero_shot import TextTower
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 
 from distill import checkpoints, precision, student
 from distill.errors import UserError
-from inference import encoders, gallery, spans, zero_shot
+from inference import clap, encoders, gallery, spans
 from jobs import naming
 from jobs import options as opts
 
@@ -55,12 +55,12 @@ def prepare(options: Options) -> Prepared:
     """
     assert options.model
     model_at = checkpoints.portable(options.model)
-    model: student.Student | zero_shot.ClapEncoder
+    model: student.Student | clap.ClapEncoder
     names: naming.Names | None = None
     species = None
     if encoders.method(model_at) == "zero-shot":
         naming.check_zero_shot(options)
-        model, text = zero_shot.load(model_at)
+        model, text = clap.load(model_at)
         shown = gallery.read(options.gallery, thumbnails=False)
         names = naming.zero_shot(options.species_list, shown, text)
         opts.note(f"--model {options.model} is no distilled one: its own texts name the species (zero-shot)")

@@ -53,7 +53,8 @@ def main(options: annotate.Options) -> None:
     import pyarrow as pa
 
     from distill import storage
-    from inference import accounting, embeddings, encoders, gallery, ledger, publish, record, spans, zero_shot
+    from inference import accounting, embeddings, encoders, gallery, ledger, publish, record, spans
+    from inference import clap as claps
     from inference.annotator import Settings
     from jobs import cluster, conclusion, naming, tracking
 
@@ -63,7 +64,7 @@ def main(options: annotate.Options) -> None:
     species = None
     if encoder["method"] == "zero-shot":
         naming.check_zero_shot(options)
-        clap, text = zero_shot.load(encoder["model"], option="--from-embeddings")
+        clap, text = claps.load(encoder["model"], option="--from-embeddings")
         if encoders.fingerprint(clap) != source.record["fingerprints"]["model"]:
             raise UserError(
                 f"--from-embeddings {options.from_embeddings}: {encoder['model']} is no longer the model that heard it"

@@ -27,7 +27,8 @@ def test_an_untouched_model_annotates_and_is_marked(
 
     from distill.audio import read_mono
     from distill.metrics import unit
-    from inference import gallery, zero_shot
+    from inference import clap as claps
+    from inference import gallery
 
     (tmp_path / "species.txt").write_text("Turdus merula\nCorvus corax_Common Raven\nStrix aluco\n")
     how = {"gallery": str(gallery_dir), "min_score": -1.0, "top_k": 3, "species_list": str(tmp_path / "species.txt")}
@@ -48,7 +49,7 @@ def test_an_untouched_model_annotates_and_is_marked(
 
     # The chain by hand, for one window.
     wave = read_mono(str(world.archive / "site-a" / "20240514_053000.wav"), 30.0, 33.0, 16000)
-    heard = zero_shot.load(str(clap))[0].embed(torch.from_numpy(wave[None])).numpy()[0]
+    heard = claps.load(str(clap))[0].embed(torch.from_numpy(wave[None])).numpy()[0]
     theirs, tokenizer = ClapModel.from_pretrained(clap).eval(), AutoTokenizer.from_pretrained(clap)
 
     def text(said: str) -> np.ndarray:
