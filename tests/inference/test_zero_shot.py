@@ -8,7 +8,8 @@ import torch
 
 from distill import metrics
 from distill.errors import UserError
-from inference import clap, encoders, zero_shot
+from inference import clap as claps
+from inference import encoders, zero_shot
 from inference.gallery import Gallery
 from tests import checkpoints
 from tests.inference.test_matching import gallery
@@ -22,7 +23,7 @@ def same_as_transformers(folder: Path) -> None:
 
     theirs = ClapModel.from_pretrained(folder).eval()
     extractor = ClapFeatureExtractor.from_pretrained(folder)
-    encoder, text = clap.load(str(folder))
+    encoder, text = claps.load(str(folder))
     wave = np.random.default_rng(0).standard_normal(encoder.mel.clip_samples).astype(np.float32) * 0.1
     features = extractor(wave, sampling_rate=encoder.mel.sample_rate_hz, return_tensors="pt")
     with torch.inference_mode():
@@ -72,7 +73,7 @@ def test_a_tower_that_is_not_supported_is_one_line(clap: Path, tmp_path: Path) -
     config.audio_config.fusion_type = "channel_map"
     ClapModel(config).save_pretrained(folder)
     with pytest.raises(UserError, match="crops as channels") as error:
-        clap.load(str(folder))
+        claps.load(str(folder))
     assert "\n" not in str(error.value)
 
 
