@@ -178,7 +178,7 @@ def _take_turns(folder: Path, wanted: str, number: int, processes: int, turns: i
     import soundfile
     import torch
 
-    from distill import precision, student
+    from songsight.models import precision, student
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
@@ -242,7 +242,7 @@ def plain_ray(folder: Path, seconds: float) -> dict[str, float]:
     """Ray Data as its documentation has it: whole files, the checkpoint's own processor, its own model."""
     import ray
 
-    from inference import pace
+    from inference.annotate import throughput
 
     cores = os.cpu_count() or 1
     begin = time.time()
@@ -258,7 +258,7 @@ def plain_ray(folder: Path, seconds: float) -> dict[str, float]:
         num_cpus=1,
     )
     texts = [text for batch in dataset.iter_batches(batch_size=None) for text in batch["pace"]]
-    found = pace.summary(map(str, texts), begin)
+    found = throughput.summary(map(str, texts), begin)
     units = [json.loads(str(text)) for text in texts]
     windows = sum(unit["windows"] for unit in units)
     rate = found["steady_windows_per_s"] or windows / sum(u["end"] - u["begin"] for u in units)  # one actor: its own
@@ -270,7 +270,7 @@ class _PlainEncoder:
         import torch
         from transformers import ClapModel, ClapProcessor
 
-        from inference.pace import Pace
+        from inference.annotate.throughput import Pace
 
         torch.set_num_threads(1)
         self.processor, self.model = ClapProcessor.from_pretrained(clap), ClapModel.from_pretrained(clap).eval()
@@ -409,7 +409,7 @@ def _window_flop() -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from distill import htsat
+    from songsight.models import htsat
 
     tower = htsat.Tower(htsat.TowerConfig()).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -444,8 +444,9 @@ def _write_models(folder: Path, audio: dict[str, Any], extractor: Any = None) ->
     import torch
     from transformers import ClapConfig, ClapModel
 
-    from distill import student, tables
-    from inference import gallery
+    from inference.match import gallery
+    from songsight.models import student
+    from songsight.store import tables
 
     sys.path.insert(0, str(HERE.parents[1]))  # the tests know how to write a checkpoint
     from tests import checkpoints

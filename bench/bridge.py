@@ -18,13 +18,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from distill import metrics, student
-from distill.audio import AudioError, open_audio, read_mono
-from distill.padding import fit_length
-from inference import gallery
-from inference.bridge import bridged
-from inference.matching import Matcher
-from inference.spans import Windows
+from inference.archive.spans import Windows
+from inference.match import gallery
+from inference.match.bridge import bridged
+from inference.match.matching import Matcher
+from songsight import metrics
+from songsight.audio.padding import fit_length
+from songsight.audio.reader import AudioError, open_audio, read_mono
+from songsight.models import student
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 HOP_S = 1.5

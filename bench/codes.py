@@ -10,10 +10,10 @@ import sys
 
 import numpy as np
 
-from distill import storage
-from inference import codes, embeddings, gallery
-from inference import source as sources
-from inference.matching import Matcher
+from inference.annotate import source as sources
+from inference.match import codes, embeddings, gallery
+from inference.match.matching import Matcher
+from songsight.store import urls
 
 AT = (1, 3, 10, 30)
 
@@ -23,7 +23,7 @@ def main() -> None:
     source = sources.read(sys.argv[1] if len(sys.argv) > 1 else "annotated", "annotated")
     shown = gallery.read(sys.argv[2] if len(sys.argv) > 2 else source.record["gallery"])
     width = source.encoder["width"]
-    groups = embeddings.groups(storage.join(source.url, "embeddings"))
+    groups = embeddings.groups(urls.join(source.url, "embeddings"))
     vectors = np.concatenate([embeddings.vectors(embeddings.read(group), width) for group in groups])
     matcher = Matcher(shown, 1)
     coded = codes.decode(*codes.encode(vectors), width)

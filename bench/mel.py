@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import ClapFeatureExtractor
 
-from distill.mel import LogMel
+from songsight.models.mel import LogMel
 
 ROUNDS = 5
 SETTINGS = {

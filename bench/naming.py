@@ -16,7 +16,7 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from inference.benchmarks import kept, measure, naming, task
+from inference.benchmarks import kept, measure, scores, task
 from inference.benchmarks.redraw import Redrawn
 
 
@@ -59,18 +59,18 @@ def main() -> None:
     asked = benchmark(options.files, options.species, options.averaged)
     kinds = ("base_pooled", "base_joint", "student_pooled", "student")
     vectors = {kind: rng.standard_normal((options.files, options.width), dtype=np.float32) for kind in kinds}
-    test = naming.units(asked, np.arange(options.files), vectors)
+    test = scores.units(asked, np.arange(options.files), vectors)
     del vectors
 
     def text(texts: list[str]) -> np.ndarray:
         return rng.standard_normal((len(texts), options.width)).astype(np.float32)
 
-    truth = naming.truth(asked, test)
+    truth = scores.truth(asked, test)
     redrawn = Redrawn(test.recording, options.resamples)
     chance = measure.chance(truth)
     print(f"{options.files:,} files among {options.species:,} species, width {options.width}")
     with tempfile.TemporaryDirectory() as folder, kept.archive(os.path.join(folder, "scores.npz")) as writer:
-        for name, method in naming.methods(asked, test, text, text, None):
+        for name, method in scores.methods(asked, test, text, text, None):
             begin = time.perf_counter()
             scored = method.scored(asked, test)
             named = time.perf_counter() - begin

@@ -19,9 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inference import accounting, annotator, archive, ledger, listing, plan
-from inference.spans import Windows
-from jobs import annotate, cluster
+from inference.annotate import accounting, annotator, ledger, plan
+from inference.archive import inventory, listing
+from inference.archive.spans import Windows
+from jobs import annotate
+from jobs.shared import cluster
 
 SECONDS = 60.0
 
@@ -51,13 +53,15 @@ def invented(files: pa.Table) -> pa.Table:
         "sample_rate_hz": pa.array(np.full(count, 48_000, np.int32)),
         "channels": pa.array(np.ones(count, np.int32)),
         "recorder": pa.array(["Song Meter"]).take(pa.array(np.zeros(count, np.int64))),
-        "start_utc": pa.array(start).cast(archive.SEEN.field("start_utc").type),
+        "start_utc": pa.array(start).cast(inventory.SEEN.field("start_utc").type),
         "site": pc.utf8_slice_codeunits(files["path"], 0, 8),
     }
     for name in ("reason", "detail", "cut_short"):
         columns[name] = pa.array([""]).take(pa.array(np.zeros(count, np.int64)))
-    arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in archive.SEEN]
-    return pa.table([array.cast(field.type) for array, field in zip(arrays, archive.SEEN, strict=True)], archive.SEEN)
+    arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in inventory.SEEN]
+    return pa.table(
+        [array.cast(field.type) for array, field in zip(arrays, inventory.SEEN, strict=True)], inventory.SEEN
+    )
 
 
 class Pretending:

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from distill.metrics import retrieval, unit
+from songsight.metrics import retrieval, unit
 
 
 def peak_gb() -> float:

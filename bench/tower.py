@@ -1,4 +1,4 @@
-"""What the audio tower costs as transformers has it, as `distill.htsat` lays it out, and by OpenVINO, on one core.
+"""What the audio tower costs on one core: as transformers has it, as `songsight.models.htsat` does, and by OpenVINO.
 
     python bench/tower.py
 
@@ -16,9 +16,9 @@ import torch
 from transformers import ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioModel
 
-from distill import precision
-from distill.htsat import Tower, TowerConfig
-from distill.openvino import OpenVinoTower
+from songsight.models import precision
+from songsight.models.htsat import Tower, TowerConfig
+from songsight.models.openvino import OpenVinoTower
 
 BATCH, ROUNDS = 16, 5
 
@@ -52,7 +52,7 @@ def main() -> None:
         found = ms_a_clip(
             {
                 "transformers": lambda u=usual, g=given: u(g, is_longer=longer),  # type: ignore[misc]
-                "distill.htsat": lambda o=ours, g=given: o(g),  # type: ignore[misc]
+                "songsight.models.htsat": lambda o=ours, g=given: o(g),  # type: ignore[misc]
                 "OpenVINO": lambda o=openvino: o(mel),  # type: ignore[misc]
             }
         )

@@ -37,17 +37,19 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
-from distill import htsat, precision, tables
-from distill.clips import Clips, Features
 from distill.data import text_bank
 from distill.data.augment import Augment
 from distill.data.order import Order
 from distill.data.rows import TrainingRows
-from distill.mel import LogMel
 from distill.train import launch, optimizer
 from distill.train.log import Tracking
 from distill.train.recipe import Recipe
 from distill.train.step import Learner, Stepper
+from distill.train.work import Data
+from songsight.audio.clips import Clips, Features
+from songsight.models import htsat, precision
+from songsight.models.mel import LogMel
+from songsight.store import tables
 
 SECONDS, RATE_HZ, WIDTH = 10, 48_000, 768
 LONGEST_TURN_S = 15  # Ray's processes take each other for dead when they hear nothing for long
@@ -138,7 +140,7 @@ def whole_run(
     """
     import mlflow
 
-    from jobs import cluster, tracking
+    from jobs.shared import cluster, tracking
 
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     others = set(psutil.Process().children(recursive=True))
@@ -161,7 +163,7 @@ def whole_run(
             return len(seen()) > warm_up
 
         with _turns(begun, other, turn_s, others) as turns:
-            data = launch.Data(TrainingRows.of(clips, plan), bank)
+            data = Data(TrainingRows.of(clips, plan), bank)
             launch.fit(recipe, data, where, launch.Cluster(to, "bench", (1, 1), gpus))
         begin, end = next(one for one in seen() if one.step == warm_up), max(seen(), key=lambda one: one.step)
     stopped_s = sum(max(0.0, min(until, end.timestamp / 1000) - since) for since, until, _ in turns)

@@ -13,8 +13,8 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrained
 from transformers.models.clap.configuration_clap import ClapAudioConfig, ClapTextConfig
 
 from demoworld.contrastive import contrast, fit
-from distill import tables
-from distill.mel import LogMel
+from songsight.models.mel import LogMel
+from songsight.store import tables
 
 STEPS = 360
 

@@ -8,7 +8,7 @@ from math import erf, sqrt
 
 import numpy as np
 
-from distill.errors import UserError
+from songsight.errors import UserError
 
 VISUAL_TRAITS = 16
 SONG_TRAITS = 14
@@ -65,7 +65,7 @@ class Species:
     song: tuple[float, ...]
 
     def names(self) -> dict[str, str]:
-        """The name columns of `distill.tables`: scientific_name, common_name and the seven ranks."""
+        """The name columns of `songsight.store.tables`: scientific_name, common_name and the seven ranks."""
         return {
             "scientific_name": self.scientific_name,
             "common_name": self.common_name,

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from demoworld.contrastive import contrast, fit
-from distill import prompts, tables
+from songsight.models import prompts
+from songsight.store import tables
 
 STEPS = 250
 TEXT_TYPES = ("sci", "com", "taxon", "sci_com", "taxon_com")

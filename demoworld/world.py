@@ -15,7 +15,7 @@ import soundfile
 
 from demoworld import pictures, songs, soundscapes
 from demoworld.species import Species, make_species
-from distill import tables
+from songsight.store import tables
 
 CLIP_S = 3.0
 

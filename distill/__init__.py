@@ -1,11 +1,9 @@
-"""Everything that makes a model.
+"""What makes a model.
 
 In: a recordings manifest (`tables.RECORDINGS`), a frozen teacher, a ClapModel checkpoint.
 Out: a student, an audio encoder whose unit vectors lie in the teacher's space.
 
-Read in this order: `errors`, `storage` and `tables` (what everything rests on); `registry` and `checkpoints` (models by
-name); `audio`, `padding` and `mel` (sound to features); `prompts` and `teacher` (species to texts to vectors);
-`text_bank`; `draws`, `htsat` and `student`; `precision`, `packed` and `packed_int8` (the tower for annotating, with
-`kernels` in C); `objectives`; `augment`; `dataset`; `side_by_side`, `step`, `trainer`, `launch` and `pictures`;
-`metrics` and `baselines`; `sources` (data sets to tables). Nothing here imports `inference` or `jobs`.
+Read in this order: `data` (which recording comes when, as what clip and with which text), `objectives` (the losses),
+`train` (recipe, step, loop, checkpoints, and how Ray runs them). It rests on `songsight` and knows neither `inference`
+nor `jobs`. `student`, `audio` and `padding` are left for models that version 0.1 registered.
 """

@@ -1,10 +1,10 @@
-"""Everything that uses a model.
+"""What uses a model.
 
-In: an archive of recordings, a student, photographs of species.
-Out: species hits matched with photographs, a quarantine of what could not be read, and a page to look at.
+In: an archive of recordings, a model, photographs of species.
+Out: species hits matched with photographs, a quarantine of what could not be read, tables and pages.
 
-Read in this order: `recorders` and `archive` (what is there), `spans` (the unit of work), `gallery` (the photographs),
-`matching`, `annotator` (decode → mel → embed → match), `ledger` and `journal` (what a stopped run goes on from),
-`report`; `embedding` and `evaluation` (how well sound finds
-pictures), `benchmarks` and `checks`. Nothing here imports `jobs`.
+Rooms: `archive` (what is there: files, headers, clocks, sites, spans), `match` (gallery, bridge, calibration: from
+vectors to species), `annotate` (a run: plan, ledger, decoding and embedding, publishing), `report`; `truth` (what
+people heard), `evaluation` (how well sound finds pictures), `benchmarks` and `checks`. It rests on `songsight` and
+knows neither `distill` nor `jobs`.
 """

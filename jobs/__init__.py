@@ -1,5 +1,5 @@
-"""What a person runs or submits: one short file a job.
+"""What a person runs or submits: one short file a command, and a room for what several files of one command share.
 
-A job reads its options, calls `distill` and `inference`, and logs the run. Read `cli.py` first, then `options.py`
-and `tracking.py`, which every job uses; after that each file stands alone.
+A command reads its options, loads, checks, does, keeps and says. Read `cli` first, then `shared/options` and
+`shared/tracking`, which every command uses; after that each file stands alone.
 """

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import operator
@@ -23,21 +24,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill.audio_errors import RETRIED
-from distill.errors import UserError
-from jobs import options as opts
+from jobs.shared import options as opts
+from songsight.errors import UserError
+from songsight.reasons import RETRIED
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from inference.accounting import Totals
-    from inference.annotator import Settings
-    from inference.calibration import Calibration
-    from inference.ledger import Ledger, Outcomes
-    from inference.listing import Change, Listing
-    from inference.plan import Plan
-    from inference.scoring import Scoring
-    from jobs.prepared import Prepared
+    from inference.annotate.accounting import Totals
+    from inference.annotate.annotator import Settings
+    from inference.annotate.ledger import Ledger, Outcomes
+    from inference.annotate.plan import Plan
+    from inference.archive.listing import Change, Listing
+    from inference.match.calibration import Calibration
+    from inference.match.scoring import Scoring
+    from jobs.annotating.inputs import Prepared
 
 MOST_DECODERS = 16
 UNITS_TIMED = 10_000
@@ -114,14 +115,15 @@ def main(options: Options) -> None:
     begun_at = time.time()
     check(options)
     if options.from_embeddings:
-        from jobs import rematch
+        from jobs.annotating import rematch
 
         rematch.main(options)
         return
     if options.archive is None or options.model is None:
         raise UserError("--archive and --model are needed (or --from-embeddings, with an earlier run's embeddings)")
-    from inference import listing, rerun
-    from jobs import identity
+    from inference.annotate import rerun
+    from inference.archive import listing
+    from jobs.annotating import identity
 
     if not options.dry_run:
         identity.require_new_or_writable(options.out)
@@ -134,36 +136,40 @@ def main(options: Options) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from distill import storage
-    from inference import accounting, codes, ledger, pace, plan, publish, record, recorders, sites
-    from jobs import cluster, conclusion, tracking
+    from inference.annotate import accounting, ledger, plan, publish, record
+    from inference.annotate import throughput as pace
+    from inference.archive import recorders, sites
+    from inference.match import codes
+    from jobs.annotating import finalize
+    from jobs.shared import cluster, tracking
+    from songsight.store import urls
 
     try:
         recorders.parse_zone(options.timezone)
     except UserError as error:
         raise UserError(f"--timezone: {error}") from None
-    archive = storage.absolute(options.archive)
+    archive = urls.absolute(options.archive)
     rule = sites.SiteRule.parse(options.site, archive)
     # Behind a finished run there is often nothing for Ray to do.
     beside = cluster.connect_beside if record.read(options.out) is None else operator.call
     ready = beside(lambda: _prepared(options))
-    from inference import annotator
+    from inference.annotate import annotator
 
     windows, fingerprints = ready.windows, ready.fingerprints
     run_id = identity.run_identity(options, windows, ready.species, fingerprints | {"precision": ready.precision})
-    state = ledger.Ledger(storage.absolute(options.out), run_id)
+    state = ledger.Ledger(urls.absolute(options.out), run_id)
     identity.refuse_another(options.out, state)
     before, recordings = publish.earlier(state)
     change = listing.compare(files.table, recordings, RETRIED, lambda paths: listing.readable(archive, paths))
     _say_change(files, change, before)
     # Killed while its tables changed it has to go on, even if what was added is gone again.
     if before and not len(change.todo) and not options.dry_run and record.read(options.out):
-        conclusion.again(state, opts.as_dict(options), before, mark)
+        finalize.again(state, opts.as_dict(options), before, mark)
         _say_done(options.out, run_id, change.unreached)
         return
 
     if not options.dry_run:
-        storage.require_writable(options.out, "--out")
+        urls.require_writable(options.out, "--out")
     cluster.connect()
     begin = time.monotonic()
     gpus = min(1, cluster.gpus()) if options.gpus_per_actor is None else options.gpus_per_actor
@@ -176,9 +182,9 @@ def main(options: Options) -> None:
     settings = annotator.Settings(
         run_id=run_id,
         archive=archive,
-        out=storage.absolute(options.out),
+        out=urls.absolute(options.out),
         model=ready.model,
-        gallery=storage.absolute(options.gallery),
+        gallery=urls.absolute(options.gallery),
         windows=windows,
         top_k=options.top_k,
         min_score=options.min_score,
@@ -192,12 +198,12 @@ def main(options: Options) -> None:
         precision=ready.precision,
     )
     if options.dry_run:
-        from jobs import plan_text
+        from jobs.annotating import dry_run as plan_text
 
         print(plan_text.describe(files, planned, settings, actors, gpus, ready.band_hz))
         return
     prints = fingerprints | {"archive": files.fingerprint()}
-    with conclusion.logged(state, opts.as_dict(options), prints) as ending:
+    with finalize.logged(state, opts.as_dict(options), prints) as ending:
         state.keep("inventory", seen)
         if ready.names:
             kept_names = ready.names.keep(options.out, run_id)
@@ -267,7 +273,8 @@ def main(options: Options) -> None:
 
 
 def _prepared(options: Options) -> Prepared:
-    from jobs import prepared, tracking  # imports torch
+    from jobs.annotating import inputs as prepared
+    from jobs.shared import tracking  # imports torch
 
     ready = prepared.prepare(options)
     if not options.dry_run:
@@ -281,12 +288,12 @@ def _decoders(archive: str, gpus: float, actors: int) -> int:
     A GPU embeds as fast as all of its node's cores can decode. A core that embeds has no time to win by decoding beside
     itself, but that of waiting for a store.
     """
-    from distill import storage
-    from jobs import cluster
+    from jobs.shared import cluster
+    from songsight.store import urls
 
     if gpus:
         return max(2, min(MOST_DECODERS, cluster.slots(0) // actors))
-    return 2 if storage.is_remote(archive) else 1
+    return 2 if urls.is_remote(archive) else 1
 
 
 def check(options: Options) -> None:
@@ -321,8 +328,8 @@ def scoring(options: Options, encoder: dict[str, Any], names: str | None, calibr
         names: URL of the names that an untouched ClapModel may give.
         calibrated: of the scores.
     """
-    from distill import storage
-    from inference.scoring import Scoring
+    from inference.match.scoring import Scoring
+    from songsight.store import urls
 
     bridge = 0.0 if encoder["method"] == "zero-shot" else options.bridge
     return Scoring(
@@ -333,7 +340,7 @@ def scoring(options: Options, encoder: dict[str, Any], names: str | None, calibr
         names,
         calibrated,
         options.min_probability or 0.0,
-        storage.absolute(options.range) if options.range else None,
+        urls.absolute(options.range) if options.range else None,
         (options.latitude, options.longitude),
     )
 
@@ -358,9 +365,9 @@ def run_units(settings: Settings, planned: Plan, most: int, gpus: float, paces: 
         gpus: of each annotator.
         paces: takes what `Pace.stop` says of each of the first units.
     """
-    from distill import pool
-    from inference import annotator, ledger
-    from jobs import progress
+    from inference.annotate import annotator, ledger
+    from jobs.shared import progress
+    from songsight import pool
 
     gathering = ledger.Gathering()
     if not planned.units:
@@ -386,8 +393,9 @@ def _inventory(todo: pa.Table, options: Options, rule: Any, state: Ledger) -> pa
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from inference import archive, plan
-    from jobs import progress
+    from inference.annotate import plan
+    from inference.archive import inventory as archive
+    from jobs.shared import progress
 
     assert options.archive
     parts = [part for part in state.kept_parts("inventory") if part.schema.equals(archive.SEEN)]
@@ -397,8 +405,8 @@ def _inventory(todo: pa.Table, options: Options, rule: Any, state: Ledger) -> pa
     same = pc.and_(same, pc.invert(pc.is_in(kept["reason"].take(at), pa.array(RETRIED))))
     unread = todo.filter(pc.invert(same))
     bar = progress.Progress("headers", len(unread))
-    keeper = None if options.dry_run else state
-    fresh = archive.inventory(unread, options.archive, options.timezone, rule, bar.update, keeper)
+    keep = None if options.dry_run else functools.partial(state.keep_part, "inventory")
+    fresh = archive.inventory(unread, options.archive, options.timezone, rule, bar.update, keep)
     if len(unread):
         bar.close()
     return pa.concat_tables([kept.take(at.filter(same)), fresh]).sort_by("path").combine_chunks()
@@ -445,7 +453,7 @@ def _say(out: str, files: Listing, sums: Totals, now: Totals, elapsed: float) ->
 @contextlib.contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
     """Says now and then how far something without a known end is; nothing where it is over at once."""
-    from jobs import progress
+    from jobs.shared import progress
 
     tally = progress.Tally(what)
     yield tally.update

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import UserError
-from jobs import options as opts
+from jobs.shared import options as opts
+from songsight.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,9 +43,11 @@ def main(options: Options) -> dict[str, Any]:
     opts.require_at_least(0, min_overlap_s=options.min_overlap_s)
     import numpy as np
 
-    from distill import storage
-    from inference import annotations, calibration, labels, record
-    from jobs import tracking
+    from inference.annotate import record
+    from inference.match import calibration
+    from inference.truth import annotations, labels
+    from jobs.shared import tracking
+    from songsight.store import urls
 
     try:
         heard = annotations.read(options.labels, options.label_column, with_empty=True)
@@ -60,7 +62,7 @@ def main(options: Options) -> dict[str, Any]:
             f"--labels: none of the {named} recordings of {options.labels} is one of {options.annotated}, such as "
             f"{recordings[0]}"
         )
-    storage.require_writable_file(options.out, "--out")
+    urls.require_writable_file(options.out, "--out")
     columns = ["recording", "start_s", "end_s", "scientific_name", "common_name", "score"]
     hits = _table(options.annotated, "hits", columns, list(within))
     if not len(hits):
@@ -118,7 +120,7 @@ def main(options: Options) -> dict[str, Any]:
             measured=measured,
         ).write(options.out)
         picture_url = options.out.removesuffix(".json") + ".png"
-        storage.write_bytes(picture_url, _picture(before, out_of_fold, right))
+        urls.write_bytes(picture_url, _picture(before, out_of_fold, right))
         mlflow.log_metrics({name: float(value) for name, value in measured.items()})
         mlflow.log_dict(measured, "measured.json")
     _say(options, picture_url, measured)
@@ -129,16 +131,16 @@ def _table(url: str, name: str, columns: list[str], recordings: list[str] | None
     """Columns of one of a run's tables; of some recordings alone where they are given."""
     import pyarrow.dataset as ds
 
-    from distill import storage
+    from songsight.store import urls
 
-    filesystem, root = storage.arrow_filesystem(storage.join(url, name))
+    filesystem, root = urls.arrow_filesystem(urls.join(url, name))
     rows = ds.field("recording").isin(recordings) if recordings is not None else None
     return ds.dataset(root, filesystem=filesystem, format="parquet").to_table(columns, filter=rows)
 
 
 def _names(url: str | None, hits: Any) -> dict[str, str]:
     """Labels in lower case to scientific names: those, common names, and what `--names` adds."""
-    from distill import tables
+    from songsight.store import tables
 
     columns = [hits[name].to_pylist() for name in ("scientific_name", "common_name")]
     of = {common.lower(): name for name, common in set(zip(*columns, strict=True)) if common}
@@ -158,7 +160,7 @@ def _picture(before_N: np.ndarray, after_N: np.ndarray, right_N: np.ndarray) -> 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from inference import calibration
+    from inference.match import calibration
 
     figure, (curve, counts) = pyplot.subplots(
         2, 1, figsize=(6, 7), sharex=True, height_ratios=[3, 1], layout="constrained"

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from distill.errors import JobError, UserError
+from songsight.errors import JobError, UserError
 
 JOBS = {
     "demo": "run everything on a small procedural world, and open a page of what was found",
@@ -88,7 +88,7 @@ def run_job(job: str, args: Sequence[str] | None = None) -> None:
         job: a name in `JOBS`, whose module has `Options`, `__doc__` and `main(options)`.
         args: the words behind the job's name; `sys.argv[1:]` when None.
     """
-    from jobs import options
+    from jobs.shared import options
 
     # torch, Ray and MLflow make half a million objects that stay: to look through them for garbage every few hundred
     # new ones takes a quarter of the time to import them.

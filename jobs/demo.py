@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.errors import UserError
-from jobs import options as opts
+from jobs.shared import options as opts
+from songsight.errors import UserError
 
 WORLD = ("recordings", "images", "archive", "recordings.parquet", "images.parquet", "labels.parquet")
 STAND_INS = ("teacher", "base")
@@ -263,7 +263,13 @@ def _copy(names: Iterable[str], source: Path, target: Path) -> None:
 
 
 def _import_what_jobs_need() -> None:
-    for module in ("distill.student", "distill.teacher", "ray.data", "ray.train.torch", "mlflow.pyfunc"):
+    for module in (
+        "songsight.models.student",
+        "songsight.models.teacher",
+        "ray.data",
+        "ray.train.torch",
+        "mlflow.pyfunc",
+    ):
         importlib.import_module(module)
 
 

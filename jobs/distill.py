@@ -19,21 +19,21 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill.audio_errors import one_line
-from distill.errors import JobError, UserError
-from jobs import options as opts
-from jobs import promotion
+from jobs.distilling import promotion
+from jobs.shared import options as opts
+from songsight.errors import JobError, UserError
+from songsight.reasons import one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from distill.clips import Features
     from distill.data.augment import Augment
-    from distill.pictures import HeldOut
-    from distill.teacher import Teacher
     from distill.train.recipe import Outcome, Recipe
-    from inference.gallery import Gallery
-    from jobs import splits
+    from inference.match.gallery import Gallery
+    from jobs.distilling import splits
+    from songsight.audio.clips import Features
+    from songsight.models.teacher import Teacher
+    from songsight.pictures import HeldOut
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,17 @@ def train(options: Options, parent: str | None = None) -> Made:
     """
     check(options)
     rule = promotion.Rule.parse(options.promote_if) if options.promote_if else None
-    from distill import htsat, mel, registry, storage, student, tables, teacher
-    from distill.clips import Clips, Features
     from distill.data import noise, text_bank
     from distill.data.rows import TrainingRows
     from distill.train import launch
     from distill.train.log import Tracking
-    from inference import gallery as galleries
-    from jobs import cluster, progress, resume, splits, tracking
+    from distill.train.work import Data
+    from inference.match import gallery as galleries
+    from jobs.distilling import resume, splits
+    from jobs.shared import cluster, progress, tracking
+    from songsight.audio.clips import Clips, Features
+    from songsight.models import htsat, mel, student, teacher
+    from songsight.store import registry, tables, urls
 
     registry.require_answer()
     weights = text_bank.parse_weights(options.text_types)
@@ -201,12 +204,12 @@ def train(options: Options, parent: str | None = None) -> Made:
     }
     base_model = start.base_model if start.earlier is not None else options.student
     del start
-    state_url = storage.absolute(storage.join(options.out, ".train"))
+    state_url = urls.absolute(urls.join(options.out, ".train"))
     given = opts.as_dict(options)
-    storage.require_writable(options.out, "--out")
+    urls.require_writable(options.out, "--out")
     stopped = resume.unfinished(state_url, given, fingerprints)
     if done := resume.finished(options.out, given, fingerprints, bool(stopped)):
-        storage.remove(state_url)
+        urls.remove(state_url)
         return Made(done["measures"], done["mlflow_run"], done["version"], new=False)
     for line in parts.notes:
         opts.note(line)
@@ -242,13 +245,13 @@ def train(options: Options, parent: str | None = None) -> Made:
         with progress.Follow(tracking.store(), run_id, recipe.order.steps * options.batch_size):
             trained = launch.fit(
                 recipe,
-                launch.Data(TrainingRows.of(clips, text_plan), bank_url, held_out, names, noise_clips),
+                Data(TrainingRows.of(clips, text_plan), bank_url, held_out, names, noise_clips),
                 Tracking(tracking.store(), run_id, cluster.this_node()),
                 launch.Cluster(state_url, "run", worker_range(options), options.gpus_per_worker, options.max_failures),
             )
         _say_bad(trained.outcome, table, parts, options)
         measures = trained.measures or {}
-        made = storage.fetch_folder(trained.model_url, os.path.join(folder, "model"))
+        made = urls.fetch_folder(trained.model_url, os.path.join(folder, "model"))
         card = student.Card(
             base_model=base_model,
             teacher=options.teacher,
@@ -259,8 +262,8 @@ def train(options: Options, parent: str | None = None) -> Made:
             metrics=measures,
             options=given,
         )
-        storage.write_bytes(os.path.join(made, "README.md"), card.markdown().encode())
-        storage.store_folder(made, options.out)
+        urls.write_bytes(os.path.join(made, "README.md"), card.markdown().encode())
+        urls.store_folder(made, options.out)
         try:
             version = register(made, recipe.width, options.register_as)
             promotion.describe(options.register_as, version, measures)
@@ -273,7 +276,7 @@ def train(options: Options, parent: str | None = None) -> Made:
         opts.note(f"registered as models:/{options.register_as}/{version}: {became}")
         record = {"mlflow_run": run_id, "version": version, "measures": measures}
         resume.end(options.out, given, fingerprints, record)
-        storage.remove(state_url)
+        urls.remove(state_url)
     return Made(measures, run_id, version)
 
 
@@ -291,7 +294,7 @@ def _require_room(options: Options) -> None:
     Raises:
         UserError: fewer GPUs than the fewest workers need.
     """
-    from jobs import cluster
+    from jobs.shared import cluster
 
     needed, there = options.gpus_per_worker * worker_range(options)[0], cluster.gpus()
     if needed <= there:
@@ -308,7 +311,8 @@ def _say_bad(outcome: Outcome, table: pa.Table, parts: splits.Splits, options: O
     Raises:
         UserError: they are too many.
     """
-    from jobs import splits, tracking
+    from jobs.distilling import splits
+    from jobs.shared import tracking
 
     train = {int(parts.train_rows[row]): reason for row, reason in outcome.bad.items()}
     val = {int(parts.val_rows[row]): reason for row, reason in outcome.bad_held_out.items()}
@@ -424,19 +428,19 @@ def _augment(options: Options) -> Augment:
 
 def _noise(url: str) -> list[str]:
     """The recordings of a folder of backgrounds."""
-    from distill import storage
-    from inference import listing
+    from inference.archive import listing
+    from songsight.store import urls
 
     try:
         found = listing.listing(url)
     except UserError as error:
         raise UserError(str(error).replace("--archive", "--noise")) from None
-    return [storage.join(storage.absolute(url), path) for path in found.table["path"].to_pylist()]
+    return [urls.join(urls.absolute(url), path) for path in found.table["path"].to_pylist()]
 
 
 def _species_texts(rows: pa.Table, species: list[str]) -> list[str]:
     """The text that names each species in full, in the order of `species`."""
-    from distill import prompts
+    from songsight.models import prompts
 
     first = {row["scientific_name"]: row for row in rows.to_pylist()}
     return [prompts.text(first[name], "taxon_com") for name in species]
@@ -450,7 +454,7 @@ def split(table: pa.Table, options: Options) -> splits.Splits:
     """
     import numpy as np
 
-    from jobs import splits
+    from jobs.distilling import splits
 
     parts = splits.split(table, options.recordings)
     if options.batch_size > len(parts.train):
@@ -466,9 +470,10 @@ def split(table: pa.Table, options: Options) -> splits.Splits:
 
 
 def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment, base_model: str) -> Recipe:
-    from distill import checkpoints, precision
     from distill.data.order import Order
     from distill.train.recipe import Recipe
+    from songsight.models import precision
+    from songsight.store import checkpoints
 
     return Recipe(
         student=checkpoints.portable(options.student, "--student"),
@@ -506,9 +511,10 @@ def _held_out(rows: pa.Table, table_url: str, features: Features, taught_by: Tea
     """The held-out recordings, the names they may be given and the photographs they may find."""
     import numpy as np
 
-    from distill import pictures, prompts
-    from distill.clips import Clips
     from distill.data import text_bank
+    from songsight import pictures
+    from songsight.audio.clips import Clips
+    from songsight.models import prompts
 
     plan = text_bank.plan(rows, {"sci": 1.0})
     first = {row["scientific_name"]: row for row in rows.to_pylist()}
@@ -527,7 +533,7 @@ def register(folder: str, width: int, name: str) -> str:
     """Logs the model with MLflow, loadable by `mlflow.pyfunc`, as a new version, whose number is returned."""
     import mlflow
 
-    from inference import registered
+    from songsight.models import registered
 
     # MLflow advises type hints and an input example, in colour and several times, which a signature makes needless.
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill.errors import UserError
-from jobs import options as opts
+from jobs.shared import options as opts
+from songsight.errors import UserError
 
 if TYPE_CHECKING:
     pass
@@ -90,13 +90,13 @@ def main(options: Options) -> dict[str, Any]:
     if options.bridge > 1:
         raise UserError(f"--bridge should be at most 1 (got {options.bridge:g})")
     if options.compare:
-        from jobs import comparing
+        from jobs.evaluating import compare as comparing
 
         _refuse_others(options, ("compare", "out", "resamples", "seed"), "--compare")
         _require_writable(options)
         return comparing.run(options)
     if options.benchmark or options.annotations:
-        from jobs import benchmarks
+        from jobs.evaluating import benchmarks
 
         _require_writable(options)
         return benchmarks.run(options)
@@ -110,12 +110,12 @@ def main(options: Options) -> dict[str, Any]:
 
 def _require_writable(options: Options) -> None:
     """Found out before hours are spent on what is to be written."""
-    from distill import storage
+    from songsight.store import urls
 
     if options.out:
-        storage.require_writable(options.out, "--out")
+        urls.require_writable(options.out, "--out")
     if options.save_scores:
-        storage.require_writable_file(options.save_scores, "--save-scores")
+        urls.require_writable_file(options.save_scores, "--save-scores")
 
 
 _OF_BENCHMARKS = ("data", "parts", "species_column", "window_s", "hop_s")
@@ -140,13 +140,19 @@ def _evaluate(options: Options) -> dict[str, Any]:
     import numpy as np
     import pyarrow as pa
 
-    from distill import checkpoints, metrics, prompts, student, tables, teacher
-    from distill.clips import Clips, Features
     from distill.data import text_bank
-    from inference import embedding, gallery
     from inference.checks import Subject
-    from inference.evaluation import encoder, files, measured, methods, montage, naming
-    from jobs import checks, cluster, evaluation_log, evaluation_rows, progress, tracking
+    from inference.evaluation import embed as embedding
+    from inference.evaluation import files, measured, methods, montage, naming, probes
+    from inference.match import gallery
+    from jobs.evaluating import checks
+    from jobs.evaluating import log as evaluation_log
+    from jobs.evaluating import rows as evaluation_rows
+    from jobs.shared import cluster, progress, tracking
+    from songsight import metrics
+    from songsight.audio.clips import Clips, Features
+    from songsight.models import prompts, student, teacher
+    from songsight.store import checkpoints, tables
 
     wanted = checks.plan(options)
     assert options.recordings
@@ -243,7 +249,7 @@ def _evaluate(options: Options) -> dict[str, Any]:
         recordists = np.array(table["rights_holder"].to_pylist(), dtype=object)[rows]
         found = measured.measure(
             material,
-            encoder.Labels(species[train], species[asked], names, recordists[train], recordists[asked]),
+            probes.Labels(species[train], species[asked], names, recordists[train], recordists[asked]),
             photographs,
             float(base.logit_scale_a),
             species_rows + table.select(["scientific_name", *tables.RANKS]).to_pylist(),
@@ -313,7 +319,7 @@ def _base_text(base: Any, name: str) -> Any:
     import torch
     from transformers import AutoTokenizer
 
-    from distill import checkpoints
+    from songsight.store import checkpoints
 
     folder = checkpoints.local_folder(name, "--base")
     with checkpoints.explained("--base", folder, "a ClapModel checkpoint with its tokenizer"):

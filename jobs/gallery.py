@@ -11,8 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from distill.errors import UserError
-from jobs import options as opts
+from jobs.shared import options as opts
+from songsight.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ def main(options: Options) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from distill import checkpoints, storage, tables, teacher
-    from inference import gallery
-    from jobs import cluster, progress, tracking
+    from inference.match import gallery
+    from jobs.shared import cluster, progress, tracking
+    from songsight.models import teacher
+    from songsight.store import checkpoints, tables, urls
 
     opts.require_positive(actors=options.actors)
     images = tables.read_table(options.images, "--images", ("path", "scientific_name"), tables.IMAGES)
@@ -54,7 +55,7 @@ def main(options: Options) -> None:
         column = images.schema.get_field_index("image_id")
         ids = pc.coalesce(images["image_id"], images["path"])
         images = images.set_column(column, "image_id", ids)
-    storage.require_writable(options.out, "--out")
+    urls.require_writable(options.out, "--out")
     taught_by = teacher.load(options.teacher, options.image_resize)
     text_rows = gallery.species_of(images)
 
@@ -96,12 +97,12 @@ def main(options: Options) -> None:
             "images_fingerprint": fingerprints["images"],
             "mlflow_run": run.info.run_id,
         }
-        tables.write_table(storage.join(options.out, "images.parquet"), done)
+        tables.write_table(urls.join(options.out, "images.parquet"), done)
         named = text_rows.append_column("embedding", gallery.vectors_column(name_vectors))
-        tables.write_table(storage.join(options.out, "species.parquet"), named)
-        tables.write_table(storage.join(options.out, "quarantine.parquet"), quarantine)
+        tables.write_table(urls.join(options.out, "species.parquet"), named)
+        tables.write_table(urls.join(options.out, "quarantine.parquet"), quarantine)
         # Last: a gallery without this file is no gallery yet.
-        storage.write_bytes(storage.join(options.out, "gallery.json"), json.dumps(info, indent=2).encode())
+        urls.write_bytes(urls.join(options.out, "gallery.json"), json.dumps(info, indent=2).encode())
         mlflow.log_dict(info, "gallery.json")
         mlflow.log_metrics({"images": len(done), "species": len(text_rows), "quarantined": len(quarantine)})
     print(

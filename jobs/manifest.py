@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from distill.errors import UserError
+from songsight.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,11 +61,11 @@ def main(options: Options) -> None:
     """
     import pyarrow as pa
 
-    from distill import storage, tables
-    from distill.sources import SOURCES, assemble, files, taxonomy
-    from jobs.options import note, require_positive
+    from jobs.shared.options import note, require_positive
+    from songsight.datasets import SOURCES, assemble, files, taxonomy
+    from songsight.store import tables, urls
 
-    storage.require_writable_file(options.out, "--out")
+    urls.require_writable_file(options.out, "--out")
     source = SOURCES[options.source]
     kind = options.table or source.tables[0]
     _check(options, source.asks, source.tables)
@@ -140,7 +140,7 @@ def main(options: Options) -> None:
 
 def _check(options: Options, asks: tuple[str, ...], offered: tuple[str, ...]) -> None:
     """Refuses options that the source would not heed."""
-    from jobs.options import flag
+    from jobs.shared.options import flag
 
     if not options.out.endswith(".parquet"):
         raise UserError(f"--out should end in .parquet (got {options.out})")
@@ -170,7 +170,7 @@ def _pairs(name: str, words: tuple[str, ...]) -> dict[str, str]:
 
 def _shares(items: list[str]) -> dict[str, float]:
     """`["train"]` → all of it; `["train=0.8", "test=0.2"]` → as they say."""
-    from distill.sources import files
+    from songsight.datasets import files
 
     if len(items) == 1 and "=" not in items[0]:
         return {files.plain_split(items[0]) or items[0]: 1.0}
@@ -188,14 +188,14 @@ def _shares(items: list[str]) -> dict[str, float]:
 
 def _species(url: str) -> list[str]:
     """The scientific names of a table, or of a text file with a name a line."""
-    from distill import storage
-    from distill.sources import files
+    from songsight.datasets import files
+    from songsight.store import urls
 
     folder = files.Folder(url)
     if folder.table is None:
         raise UserError(f"--species-list should be a file (got the folder {url})")
     if url.lower().endswith(".txt"):
-        found = [line.strip() for line in storage.read_bytes(url).decode("utf-8", "replace").splitlines()]
+        found = [line.strip() for line in urls.read_bytes(url).decode("utf-8", "replace").splitlines()]
     else:
         found = files.read_rows(url, ["scientific_name"])["scientific_name"].to_pylist()
     names = sorted({name for name in found if name})
@@ -210,14 +210,14 @@ def _write_list(url: str, rows: pa.Table) -> None:
 
     import pyarrow.csv
 
-    from distill import storage
+    from songsight.store import urls
 
     if len(rows):
         sink = io.BytesIO()
         pyarrow.csv.write_csv(rows, sink)
-        storage.write_bytes(url, sink.getvalue())
-    elif storage.exists(url):
-        storage.remove_file(url)
+        urls.write_bytes(url, sink.getvalue())
+    elif urls.exists(url):
+        urls.remove_file(url)
 
 
 def _counts(values: list[str | None]) -> str:

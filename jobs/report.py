@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from distill import storage
-from distill.errors import UserError
-from jobs import options as opts
+from jobs.shared import options as opts
+from songsight.errors import UserError
+from songsight.store import urls
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,26 @@ class Options:
 def main(options: Options) -> None:
     """Writes the page."""
     opts.require_positive(per_species=options.per_species, most_species=options.most_species)
-    from inference import gallery, report
+    from inference.match import gallery
+    from inference.report import page as report
 
     annotated = report.read(options.annotated)
     shown = gallery.read(options.gallery or annotated.record["gallery"])
     evaluation = None
     if options.evaluation:
-        if not storage.exists(options.evaluation):
+        if not urls.exists(options.evaluation):
             raise UserError(f"--evaluation: no such file: {options.evaluation}")
         evaluation = _evaluation(options.evaluation)
-    storage.require_writable_file(options.out, "--out")
+    urls.require_writable_file(options.out, "--out")
     text = report.page(annotated, shown, options.title, options.per_species, options.most_species, evaluation)
-    storage.write_bytes(options.out, text.encode())
+    urls.write_bytes(options.out, text.encode())
     print(f"page: {options.out} ({len(text) / 1e6:.1f} MB)")
 
 
 def _evaluation(url: str) -> list[dict[str, Any]]:
     """The rows of a `table.json`."""
     try:
-        rows = json.loads(storage.read_bytes(url))
+        rows = json.loads(urls.read_bytes(url))
     except ValueError as error:
         raise UserError(f"--evaluation {url}: not JSON: {error}") from None
     wanted = {"method", "mAP", "mAP_low", "mAP_high", "queries", "photographs"}

@@ -16,9 +16,10 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distill.errors import UserError
-from jobs import distill, promotion
-from jobs import options as opts
+from jobs import distill
+from jobs.distilling import promotion
+from jobs.shared import options as opts
+from songsight.errors import UserError
 
 # The paper's ablation of what text sound is pulled to (arXiv 2602.00681), in its order.
 PRESETS = {
@@ -79,12 +80,13 @@ def main(options: Options) -> list[dict[str, Any]]:
     )
     planned = trials(options)
     rule = _check(options, planned, metric)
-    from distill import storage
-    from jobs import cluster, resume, tracking
+    from jobs.distilling import resume
+    from jobs.shared import cluster, tracking
+    from songsight.store import urls
 
-    storage.require_writable(options.out, "--out")
+    urls.require_writable(options.out, "--out")
     given = opts.as_dict(options) | {"set": " ".join(options.set)}
-    state_url = storage.join(options.out, ".sweep")
+    state_url = urls.join(options.out, ".sweep")
     stopped = resume.unfinished(state_url, given, {}, "sweep")
     cluster.connect()
     cluster.require_shared("MLFLOW_TRACKING_URI", tracking.store())
@@ -111,7 +113,7 @@ def main(options: Options) -> list[dict[str, Any]]:
         measures = {name: best[name] for name in promotion.METRICS if name in best}
         became = promotion.enter(options.register_as, best["version"], measures, rule)
         opts.note(f"models:/{options.register_as}/{best['version']}: {became}")
-    print(f"best: {best['title']}: {storage.join(options.out, best['out'])}")
+    print(f"best: {best['title']}: {urls.join(options.out, best['out'])}")
     return rows
 
 
@@ -160,7 +162,7 @@ def _options(options: Options, settings: dict[str, str], folder: str) -> distill
 
     Paths become absolute: Ray Tune runs a trial in a folder of its own.
     """
-    from distill import checkpoints, storage
+    from songsight.store import checkpoints, urls
 
     words = ["--recordings", options.recordings, "--out", options.out]
     for name, value in settings.items():
@@ -179,10 +181,10 @@ def _options(options: Options, settings: dict[str, str], folder: str) -> distill
     return distill.Options(
         **values
         | {
-            "recordings": storage.absolute(options.recordings),
-            "out": storage.absolute(storage.join(options.out, folder)),
-            "gallery": storage.absolute(options.gallery) if options.gallery else None,
-            "noise": storage.absolute(values["noise"]) if values["noise"] else None,
+            "recordings": urls.absolute(options.recordings),
+            "out": urls.absolute(urls.join(options.out, folder)),
+            "gallery": urls.absolute(options.gallery) if options.gallery else None,
+            "noise": urls.absolute(values["noise"]) if values["noise"] else None,
             "teacher": checkpoints.portable(values["teacher"], "--teacher"),
             "student": checkpoints.portable(values["student"], "--student"),
         }
@@ -195,8 +197,8 @@ def _check(options: Options, planned: list[Trial], metric: str) -> promotion.Rul
     Raises:
         UserError: naming the option.
     """
-    from distill import tables
     from distill.data import text_bank
+    from songsight.store import tables
 
     recordings = tables.read_table(options.recordings, "--recordings", ("path", "scientific_name"), tables.RECORDINGS)
     held_out = False
@@ -240,7 +242,7 @@ def _run(planned: list[Trial], side_by_side: int, parent: str) -> list[dict[str,
     import ray
     from ray import tune
 
-    from jobs import tracking
+    from jobs.shared import tracking
 
     # Tune's own tables and tips are for notebooks: our lines say what the user asked for.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -301,7 +303,7 @@ def _trial(config: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
 def _last_line(error: BaseException | None) -> str:
     """Why a trial failed: the last line of what Ray wraps it in."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] if error else [""]
-    return lines[-1].removeprefix("distill.errors.UserError: ")[:300]
+    return lines[-1].removeprefix("songsight.errors.UserError: ")[:300]
 
 
 def table(rows: list[dict[str, Any]], metric: str) -> str:

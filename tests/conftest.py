@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from distill import tables
+from songsight.store import tables
 from tests import checkpoints, s3_server
 
 SPECIES = [
@@ -114,7 +114,7 @@ def model_dir(clap: Path, teacher_dir: Path, tmp_path_factory: pytest.TempPathFa
     """An untrained student of `clap` for `teacher_dir`."""
     import torch
 
-    from distill import student, teacher
+    from songsight.models import student, teacher
 
     taught_by = teacher.load(str(teacher_dir))
     torch.manual_seed(0)
@@ -135,7 +135,7 @@ def ray_started() -> Iterator[None]:
     """Ray on this machine, kept for all tests that need it."""
     import ray
 
-    from jobs import cluster
+    from jobs.shared import cluster
 
     cluster.connect()
     yield

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from distill.clips import Clips, undecodable
 from distill.data.order import Order
 from distill.data.rows import REASON_OF
+from songsight.audio.clips import Clips, undecodable
 
 # A share says little of a few recordings: fewer than this are too many only by what the whole table may have.
 SURE = 64

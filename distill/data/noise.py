@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distill.audio import AudioError, open_audio, read_mono
-from distill.clips import Features
-from distill.errors import UserError
-from distill.padding import fit_length
+from songsight.audio.clips import Features
+from songsight.audio.padding import fit_length
+from songsight.audio.reader import AudioError, open_audio, read_mono
+from songsight.errors import UserError
 
 MOST = 64  # clips of 10 s at 48 kHz: 123 MB on each device
 

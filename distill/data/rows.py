@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from distill.audio import REASONS, AudioError
-from distill.clips import Clips
 from distill.data.text_bank import TextPlan
-from distill.patience import patiently
+from songsight.audio.clips import Clips
+from songsight.audio.reader import REASONS, AudioError
+from songsight.store.retry import patiently
 
 BLOCK_BYTES = 32_000_000
 """A block of decoded clips is held in the object store whole: 16 clips of 10 s at 48 kHz are 31 MB. Smaller blocks cost

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from distill import cache, checkpoints, prompts, storage
-from distill.errors import UserError
+from songsight.errors import UserError
+from songsight.models import prompts
+from songsight.store import cache, checkpoints, urls
 
 if TYPE_CHECKING:
-    from distill.teacher import Teacher
+    from songsight.models.teacher import Teacher
 
 TEXTS_PER_BLOCK = 4096
 _BANK_FILE = "bank.npy"
@@ -102,7 +103,7 @@ class _EmbedTexts:
     """One actor's teacher."""
 
     def __init__(self, load: Mapping[str, Any]) -> None:
-        from distill import teacher
+        from songsight.models import teacher
 
         self.teacher: Teacher = teacher.load(**load)
 
@@ -131,17 +132,17 @@ def stored(texts: Sequence[str], teacher: Teacher, folder: str, gpus: float = 0,
         bank.flush()
 
     kept = os.path.join(cache.entry("text_banks", key, make), _BANK_FILE)
-    url = storage.join(folder, f"text_bank_{key}.npy")
-    if not storage.exists(url):
-        storage.put_file(kept, url)
+    url = urls.join(folder, f"text_bank_{key}.npy")
+    if not urls.exists(url):
+        urls.put_file(kept, url)
     return url
 
 
 def read(url: str) -> np.ndarray:
     """A bank mapped into memory, float32 [texts, width]; a remote one is copied once a node."""
     path = url
-    if storage.is_remote(url):
-        fs, remote = storage.filesystem(url)
+    if urls.is_remote(url):
+        fs, remote = urls.filesystem(url)
         key = url.rsplit("/", 1)[-1].removeprefix("text_bank_").removesuffix(".npy")
         copy = cache.entry("text_banks", key, lambda making: fs.get_file(remote, os.path.join(making, _BANK_FILE)))
         path = os.path.join(copy, _BANK_FILE)

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from distill import student
 from distill.train.log import TrainingLog
 from distill.train.step import Learner
+from songsight.models import student
 
 PREEMPTION_EVERY = 4
 """Steps between questions whether a node is about to be taken away, for which all workers meet."""

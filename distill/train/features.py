@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from distill.data.augment import on_mels, on_waves
-from distill.mel import LogMel
 from distill.train.recipe import Recipe
+from songsight.models.mel import LogMel
 
 
 def seed_of(*numbers: int) -> int:

@@ -10,21 +10,16 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill import storage
-from distill.audio_errors import one_line
-from distill.errors import JobError, UserError
+from distill.train.work import Data, Work
+from songsight.errors import JobError, UserError
+from songsight.reasons import one_line
+from songsight.store import urls
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from distill.data.rows import TrainingRows
-    from distill.pictures import HeldOut
     from distill.train.log import Tracking
     from distill.train.recipe import Outcome, Recipe
 
 KEPT_CHECKPOINTS = 2  # the latest, and the one before it should the latest have been cut off
-# The folder where each worker notes down which rows its steps took, for whoever wants to account for them.
-ROWS_TO = "SONGSIGHT_ROWS_TO"
 # Where Ray's exceptions keep the one that they are about.
 _WRAPPINGS = ("cause", "_base_exc", "health_check_failure")
 
@@ -54,25 +49,6 @@ def cpus_per_worker(cluster_cpus: float, workers: int) -> float:
 
 
 @dataclass(frozen=True)
-class Data:
-    """What a training learns from.
-
-    Attributes:
-        rows: of the manifest.
-        bank_url: the teacher's embeddings of the texts, see `text_bank.stored`.
-        held_out: what to look at between epochs, or None.
-        names: the teacher's unit text vector of each species, float32 [species, width], for objectives that ask for it.
-        noise: backgrounds to mix into clips, float32 [clips, clip_samples].
-    """
-
-    rows: TrainingRows
-    bank_url: str
-    held_out: HeldOut | None = None
-    names: np.ndarray | None = None
-    noise: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
 class Cluster:
     """Where a training runs.
 
@@ -91,35 +67,6 @@ class Cluster:
     max_failures: int = 3
 
 
-@dataclass(frozen=True)
-class Work:
-    """What is sent to each worker: `Data` with all that is large in Ray's object store.
-
-    Attributes:
-        recipe, tracking, bank_url: small enough to travel.
-        rows, held_out, names, noise: references to those of `Data`, or None where it has none.
-        rows_to: see `loop.Training`.
-    """
-
-    recipe: Recipe
-    tracking: Tracking
-    bank_url: str
-    rows: Any
-    held_out: Any
-    names: Any
-    noise: Any
-    rows_to: str | None
-
-    @classmethod
-    def of(cls, recipe: Recipe, data: Data, tracking: Tracking) -> Work:
-        """Puts the data in the object store."""
-        import ray
-
-        large = (data.rows, data.held_out, data.names, data.noise)
-        rows, held_out, names, noise = (None if one is None else ray.put(one) for one in large)
-        return cls(recipe, tracking, data.bank_url, rows, held_out, names, noise, os.environ.get(ROWS_TO))
-
-
 def fit(recipe: Recipe, data: Data, tracking: Tracking, on: Cluster) -> Trained:
     """Trains on Ray.
 
@@ -136,8 +83,8 @@ def fit(recipe: Recipe, data: Data, tracking: Tracking, on: Cluster) -> Trained:
         resources["GPU"] = on.gpus_per_worker
     filesystem = None
     path = on.storage_url
-    if storage.is_remote(path):
-        filesystem, path = storage.arrow_filesystem(path)
+    if urls.is_remote(path):
+        filesystem, path = urls.arrow_filesystem(path)
     least, most = on.workers
     trainer = TorchTrainer(
         _work,  # type: ignore[arg-type]  # what it returns is the result's return_value
@@ -164,8 +111,8 @@ def fit(recipe: Recipe, data: Data, tracking: Tracking, on: Cluster) -> Trained:
         return Trained(outcome)
     assert result.checkpoint is not None  # the last step always reports one
     folder = result.checkpoint.path
-    if storage.is_remote(on.storage_url):
-        folder = storage.filesystem(on.storage_url)[0].unstrip_protocol(folder)  # Ray's paths have no scheme
+    if urls.is_remote(on.storage_url):
+        folder = urls.filesystem(on.storage_url)[0].unstrip_protocol(folder)  # Ray's paths have no scheme
     measures = {name: value for name, value in (result.metrics or {}).items() if name.startswith("val_")}
     return Trained(outcome, os.path.join(folder, "model"), measures)
 

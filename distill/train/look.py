@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill import clips, metrics
 from distill.data.bad_rows import of_all_ranks
-from distill.pictures import HeldOut
-from distill.student import Student
+from songsight import metrics
+from songsight.audio import clips
+from songsight.models.student import Student
+from songsight.pictures import HeldOut
 
 
 def look(

@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill import pictures
 from distill.data import stream
 from distill.data.bad_rows import BadRows
 from distill.data.rows import TrainingRows
-from distill.pictures import HeldOut
 from distill.train import checkpoint, look, optimizer, wise_ft
 from distill.train.features import Featurizer, seed_of
 from distill.train.log import Tracking, TrainingLog
 from distill.train.recipe import Outcome, Recipe
 from distill.train.step import Learner, Measures, Stepper
+from songsight import pictures
+from songsight.pictures import HeldOut
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill import student
 from distill.train.recipe import Recipe
 from distill.train.step import Learner
+from songsight.models import student
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:

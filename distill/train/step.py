@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from distill.objectives import OBJECTIVES, alignment, global_batch, preserve
 from distill.objectives.batch import Batch
 from distill.objectives.siglip import INITIAL_BIAS, INITIAL_LOG_SCALE
-from distill.student import LARGEST_LOG_SCALE, Student
+from songsight.models.student import LARGEST_LOG_SCALE, Student
 
 
 class Learner(nn.Module):

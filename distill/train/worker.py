@@ -7,9 +7,9 @@ import os
 import torch
 
 from distill.data import text_bank
-from distill.train.launch import Work
 from distill.train.loop import Materials, Place, Training
 from distill.train.recipe import Outcome
+from distill.train.work import Work
 
 
 def train_worker(work: Work) -> Outcome:

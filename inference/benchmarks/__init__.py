@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from inference.benchmarks import beans, birdset, inatsounds, raven, ssw60
+from inference.benchmarks.sets import beans, birdset, inatsounds, raven, ssw60
 from inference.benchmarks.task import Ask, Labelled, Pair
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from distill.errors import UserError
-from distill.metrics import bootstrap
 from inference.benchmarks import measure
 from inference.benchmarks.kept import Part
 from inference.benchmarks.redraw import Redrawn
 from inference.evaluation.comparison import ALPHA
+from songsight.errors import UserError
+from songsight.metrics import bootstrap
 
 
 def compare(a: Part, b: Part, resamples: int = 1000, seed: int = 0) -> tuple[list[dict[str, Any]], dict[str, int]]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distill.metrics.retrieval import RECALL_LEVELS, Ranked
 from inference.evaluation import figures
+from songsight.metrics.retrieval import RECALL_LEVELS, Ranked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

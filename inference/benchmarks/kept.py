@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from distill import storage
-from distill.errors import UserError
-from inference.benchmarks import naming
+from inference.benchmarks import scores as naming
 from inference.benchmarks.measure import Scored, Truth
-from inference.benchmarks.naming import Method, Units
+from inference.benchmarks.scores import Method, Units
 from inference.benchmarks.task import Labelled
+from songsight.errors import UserError
+from songsight.store import urls
 
 RECORD = "benchmark.json"
 
@@ -103,7 +103,7 @@ def save_scores(url: str, task: Labelled, test: Units, method: Method) -> None:
             writer.blocks("scores", shape, np.float32, scores)
             parts = (test.present[part].toarray() for part, _ in _parts(shape))
             writer.blocks("present", shape, np.bool_, parts)
-        storage.put_file(path, url)
+        urls.put_file(path, url)
 
 
 def _parts(shape: tuple[int, int]) -> Iterator[tuple[slice, int]]:
@@ -145,10 +145,10 @@ def record(url: str, option: str = "--compare") -> dict[str, Any] | None:
     Raises:
         UserError: it is one that keeps no scores.
     """
-    at = storage.join(url, RECORD)
-    if not storage.exists(at):
+    at = urls.join(url, RECORD)
+    if not urls.exists(at):
         return None
-    found = json.loads(storage.read_bytes(at))
+    found = json.loads(urls.read_bytes(at))
     if "parts" not in found:
         raise UserError(f"{option} {url}: keeps no scores of its units; measure it again")
     return found
@@ -162,11 +162,11 @@ def part(url: str, name: str, folder: str) -> Part:
         name: of the archive in it.
         folder: a local one, for a copy of what is elsewhere.
     """
-    at = storage.join(url, name)
-    if not storage.exists(at):
+    at = urls.join(url, name)
+    if not urls.exists(at):
         raise UserError(f"--compare {url}: has no {name}, the scores of its units")
-    if storage.is_remote(at):
-        fs, path = storage.filesystem(at)
+    if urls.is_remote(at):
+        fs, path = urls.filesystem(at)
         at = os.path.join(folder, name)
         fs.get_file(path, at)
     return Part(at, np.load(at))

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from distill.metrics import bootstrap, detection, retrieval
 from inference.benchmarks.redraw import Redrawn
+from songsight.metrics import bootstrap, detection, retrieval
 
 _CURVE_OF = {"mAP": "AP", "cmAP": "AP", "AUROC": "AUROC", "F1": "F1"}
 

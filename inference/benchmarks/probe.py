@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from distill.metrics.probes import Probe, fit
+from songsight.metrics.probes import Probe, fit
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill import prompts, tables
-from distill.metrics import unit
-from inference.benchmarks.naming import Embed, Units
+from inference.benchmarks.scores import Embed, Units
 from inference.benchmarks.task import Labelled
-from inference.evaluation import encoder, measured, methods, naming
-from inference.gallery import Gallery
+from inference.evaluation import measured, methods, naming, probes
+from inference.match.gallery import Gallery
+from songsight.metrics import unit
+from songsight.models import prompts
+from songsight.store import tables
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def evaluation(
     recordists = found.recordist
     return measured.measure(
         material,
-        encoder.Labels(species[train], species[queries], names, recordists[train], recordists[queries]),
+        probes.Labels(species[train], species[queries], names, recordists[train], recordists[queries]),
         gallery.of_split("test"),
         models.base_log_scale,
         [{name: row.get(name) for name in ("scientific_name", *tables.RANKS)} for row in task.classes if _named(row)],

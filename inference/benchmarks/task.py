@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from distill import tables
-from distill.sources import files
-from distill.sources.taxonomy import Taxonomy, name_key
+from songsight.datasets import files
+from songsight.datasets.taxonomy import Taxonomy, name_key
+from songsight.store import tables
 
 CLIPS = pa.schema(
     [
@@ -34,7 +34,7 @@ class Ask:
         data: its folder or URL.
         parts: the benchmark's own parts to take; all of them if none is named.
         taxonomy: names and ranks of species and their codes.
-        annotations, species_column: of `raven`, see `inference.annotations`.
+        annotations, species_column: of `raven`, see `inference.truth.annotations`.
         window_s: the length of a window where the benchmark does not say it, in seconds.
         hop_s: from one window's beginning to the next one's; the window's length if None.
         unpack: folder or URL for sounds that a benchmark keeps inside its tables.

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from distill.metrics import unit
 from inference.checks.subject import Rows, Subject, figures
+from songsight.metrics import unit
 
 _LISTED = 20
 

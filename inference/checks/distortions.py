@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from distill.clips import Clips
+from songsight.audio.clips import Clips
 
 # MPEG-1 and MPEG-2 layer III know these (ISO/IEC 11172-3 and 13818-3).
 _MP3_RATES_HZ = (16000, 22050, 24000, 32000, 44100, 48000)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from distill import prompts
-from distill.metrics import unit
 from inference.checks.subject import Rows, Subject, figures, top
+from songsight.metrics import unit
+from songsight.models import prompts
 
 TEXT_TYPES = ("sci", "taxon", "sci_com", "taxon_com")
 

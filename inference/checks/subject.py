@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from distill import prompts
-from distill.metrics import unit
-from distill.metrics.bootstrap import Bootstrap
-from distill.metrics.retrieval import retrieve
 from inference.checks.distortions import Distortion
 from inference.evaluation import table
-from inference.gallery import Gallery
+from inference.match.gallery import Gallery
+from songsight.metrics import unit
+from songsight.metrics.bootstrap import Bootstrap
+from songsight.metrics.retrieval import retrieve
+from songsight.models import prompts
 
 Rows = list[dict[str, Any]]
 Vectors = Mapping[str, np.ndarray]

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from distill import prompts
-from distill.metrics import unit
-from distill.metrics.retrieval import retrieve
 from inference.checks.subject import Rows, Subject, figures, top
+from songsight.metrics import unit
+from songsight.metrics.retrieval import retrieve
+from songsight.models import prompts
 
 
 def tables(subject: Subject) -> dict[str, Rows]:

@@ -11,8 +11,8 @@ from collections import Counter
 
 import numpy as np
 
-from distill.metrics.retrieval import chance_average_precision, retrieve
 from inference.checks.subject import Rows, Subject, figures
+from songsight.metrics.retrieval import chance_average_precision, retrieve
 
 RANKS = ("species", "genus", "family")
 

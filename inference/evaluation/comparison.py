@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from distill.errors import UserError
-from distill.metrics.bootstrap import Bootstrap, Over, Statistic, interval, p_value
 from inference.evaluation import table
 from inference.evaluation.files import Kept
+from songsight.errors import UserError
+from songsight.metrics.bootstrap import Bootstrap, Over, Statistic, interval, p_value
 
 SHOWN = {
     "method": "method",

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from distill.metrics.bootstrap import Bootstrap
-from distill.metrics.retrieval import Ranked, chance_average_precision, retrieve
 from inference.evaluation import table
+from songsight.metrics.bootstrap import Bootstrap
+from songsight.metrics.retrieval import Ranked, chance_average_precision, retrieve
 
 RANKS = ("species", "genus", "family")
 SHOWN = {

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.metrics.retrieval import RECALL_LEVELS, Ranked
-from distill.tables import RANKS
+from songsight.metrics.retrieval import RECALL_LEVELS, Ranked
+from songsight.store.tables import RANKS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,7 +2,7 @@
 
 table.json, .md, .csv        a row a method
 directions.json, .md, .csv   a row a direction and rank
-encoder.json, .md, .csv      a row an audio embedding
+probes.json, .md, .csv      a row an audio embedding
 naming.json, .md, .csv       a row an audio embedding and type of text
 queries.parquet              each query's own result by each method: what intervals and comparisons are made of
 by_recording.parquet         the same of the other tables: a row a recording, a column a measure and row
@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from distill import storage, tables
-from distill.errors import UserError
-from distill.metrics.retrieval import Ranked
-from inference.evaluation import directions, encoder, measured, naming, page, table
+from inference.evaluation import directions, measured, naming, page, probes, table
 from inference.evaluation.measured import Evaluation
+from songsight.errors import UserError
+from songsight.metrics.retrieval import Ranked
+from songsight.store import tables, urls
 
 QUERIES = pa.schema(
     [
@@ -141,7 +141,7 @@ def _sections(found: Evaluation, record: Mapping[str, Any]) -> dict[str, Section
     return {
         "table": (heading["table"], found.table, measured.SHOWN),
         "directions": (heading["directions"], found.directions, directions.SHOWN),
-        "encoder": (heading["encoder"], found.encoder, encoder.SHOWN),
+        "encoder": (heading["encoder"], found.encoder, probes.SHOWN),
         "naming": (heading["naming"], found.naming, naming.SHOWN),
     }
 
@@ -200,13 +200,13 @@ def read(url: str, option: str = "--compare") -> Kept:
     Raises:
         UserError: there is none at the URL, or a file of it is broken.
     """
-    record = storage.join(url, "evaluation.json")
-    if not storage.exists(record):
+    record = urls.join(url, "evaluation.json")
+    if not urls.exists(record):
         raise UserError(
             f"{option} {url}: no evaluation is there (no evaluation.json); `songsight evaluate --out` keeps one"
         )
     try:
-        kept = json.loads(storage.read_bytes(record))
+        kept = json.loads(urls.read_bytes(record))
     except (ValueError, OSError) as error:
         raise UserError(f"{option}: {record} is not JSON: {' '.join(str(error).split())}") from None
     for part, key in (("fingerprints", "photographs"), ("options", "model")):
@@ -215,10 +215,10 @@ def read(url: str, option: str = "--compare") -> Kept:
             raise UserError(
                 f"{option}: {record} has no {part}.{key}: it should be what `songsight evaluate --out` wrote"
             )
-    queries = tables.read_table(storage.join(url, "queries.parquet"), option, QUERIES.names, QUERIES)
-    more = storage.join(url, "by_recording.parquet")
+    queries = tables.read_table(urls.join(url, "queries.parquet"), option, QUERIES.names, QUERIES)
+    more = urls.join(url, "by_recording.parquet")
     columns = QUERIES.names[:2]
-    return Kept(url, kept, queries, tables.read_table(more, option, columns) if storage.exists(more) else None)
+    return Kept(url, kept, queries, tables.read_table(more, option, columns) if urls.exists(more) else None)
 
 
 def save_scores(
@@ -247,4 +247,4 @@ def save_scores(
             for name, values in names.items():
                 with archive.open(f"{name}.npy", "w") as handle:
                     np.lib.format.write_array(handle, np.array(values, dtype=np.str_), allow_pickle=False)
-        storage.put_file(path, url)
+        urls.put_file(path, url)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from distill.metrics import unit
-from distill.metrics.bootstrap import Bootstrap
-from distill.metrics.retrieval import Ranked, chance_average_precision, retrieve
-from distill.tables import RANKS
-from inference.evaluation import directions, encoder, figures, methods, naming, table
+from inference.evaluation import directions, figures, methods, naming, table
+from inference.evaluation import probes as encoder
 from inference.evaluation.table import Row
-from inference.gallery import Gallery
+from inference.match.gallery import Gallery
+from songsight.metrics import unit
+from songsight.metrics.bootstrap import Bootstrap
+from songsight.metrics.retrieval import Ranked, chance_average_precision, retrieve
+from songsight.store.tables import RANKS
 
 NEAREST = 5
 SHOWN = {

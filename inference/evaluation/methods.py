@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill import baselines
-from inference.bridge import bridged
+from inference.evaluation import baselines
+from inference.match.bridge import bridged
 
 _QUERIES_PER_BLOCK = 4096
 
@@ -80,7 +80,7 @@ def queries(
 
     Args:
         material: what they are made of.
-        bridge: weight of the species' texts in the bridged query, 0 to 1; see `inference.bridge`.
+        bridge: weight of the species' texts in the bridged query, 0 to 1; see `inference.match.bridge`.
         seed: of the random projection and the frozen head.
         ridge: of `ridges`.
 

@@ -6,10 +6,10 @@ import io
 
 import numpy as np
 
-from distill import pictures
-from distill.clips import Clips
-from distill.student import Student
-from inference.gallery import Gallery
+from inference.match.gallery import Gallery
+from songsight import pictures
+from songsight.audio.clips import Clips
+from songsight.models.student import Student
 
 
 def montage(

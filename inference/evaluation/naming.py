@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill import prompts
-from distill.metrics.bootstrap import Bootstrap
-from distill.metrics.naming import name_rank
 from inference.evaluation import table
+from songsight.metrics.accuracy import name_rank
+from songsight.metrics.bootstrap import Bootstrap
+from songsight.models import prompts
 
 TEXT_TYPES = tuple(kind for kind in prompts.TEXT_TYPES if kind != "caption")
 SHOWN = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from distill.metrics.bootstrap import Bootstrap, Over, Statistic, interval, p_value
-from distill.metrics.retrieval import Ranked
+from songsight.metrics.bootstrap import Bootstrap, Over, Statistic, interval, p_value
+from songsight.metrics.retrieval import Ranked
 
 MEASURES: dict[str, Statistic] = {
     "mAP": "mean",

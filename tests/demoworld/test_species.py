@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from demoworld.species import SONG_TRAITS, VISUAL_TRAITS, Species, make_species
-from distill import prompts
-from distill.errors import UserError
+from songsight.errors import UserError
+from songsight.models import prompts
 
 SEEDS = range(6)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from demoworld import base, contrastive, stand_ins, teacher
-from distill import prompts, student
-from distill import teacher as distill_teacher
+from songsight.models import prompts, student
+from songsight.models import teacher as distill_teacher
 
 
 @pytest.fixture(scope="module")

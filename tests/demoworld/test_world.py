@@ -8,7 +8,7 @@ from PIL import Image
 
 from demoworld import world
 from demoworld.soundscapes import LABELS
-from distill import tables
+from songsight.store import tables
 
 from .conftest import SMALL
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from distill import tables
-from distill.audio_errors import REASONS
-from inference import publish
+from inference.annotate import publish
 from jobs import annotate, cli
+from songsight.reasons import REASONS
+from songsight.store import tables
 from tests import checkpoints
 from tests.conftest import World
 
@@ -85,10 +85,10 @@ def test_scores_are_the_models_own(annotated: Path, gallery_dir: Path, model_dir
     """A window through the job equals the same window through the model by hand."""
     import torch
 
-    from distill import student
-    from distill.audio import read_mono
-    from inference import gallery
-    from inference.bridge import bridged
+    from inference.match import gallery
+    from inference.match.bridge import bridged
+    from songsight.audio.reader import read_mono
+    from songsight.models import student
 
     model, shown = student.load(str(model_dir)), gallery.read(str(gallery_dir))
     wave = read_mono(str(world.archive / "site-a" / "20240514_053000.wav"), 30.0, 33.0, 16000)
@@ -122,7 +122,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What a run leaves that is killed after some units: their hits and outcomes, no tables, no run.json."""
-    from inference import annotator
+    from inference.annotate import annotator
 
     out = tmp_path / "out"
     # A finished run removes its state: take it before it goes.
@@ -161,7 +161,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(
 def test_another_run_is_not_mixed_in(
     annotated: Path, world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path
 ) -> None:
-    from distill.errors import UserError
+    from songsight.errors import UserError
 
     with pytest.raises(UserError, match=r"--out .* holds run"):
         run(world, gallery_dir, model_dir, annotated, min_score=0.5)
@@ -173,7 +173,7 @@ def test_another_model_or_gallery_is_another_run(
     """Also where the weights are the same and the features are not, or the vectors are and what hits show is not."""
     from safetensors.numpy import load_file, save_file
 
-    from distill.errors import UserError
+    from songsight.errors import UserError
 
     words: dict[str, object] = {"min_score": -1.0, "top_k": 2, "timezone": "+02:00"}
 

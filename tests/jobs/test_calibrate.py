@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill import tables
-from distill.errors import UserError
 from jobs import annotate, calibrate
+from songsight.errors import UserError
+from songsight.store import tables
 from tests.conftest import World
 
 KEYS = [("recording", "ascending"), ("start_s", "ascending"), ("rank", "ascending")]
@@ -65,7 +65,7 @@ def test_the_fit_is_that_of_the_labelled_windows(
 ) -> None:
     from PIL import Image
 
-    from inference import calibration
+    from inference.match import calibration
 
     measured = calibrate.main(calibrate.Options(annotated=str(trial), labels=str(labels), out=str(fitted)))
     said = capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_the_fit_is_that_of_the_labelled_windows(
 def test_hits_carry_probabilities_that_filter(
     trial: Path, fitted: Path, gallery_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from inference import calibration
+    from inference.match import calibration
 
     how = {"from_embeddings": str(trial), "gallery": str(gallery_dir), "min_score": -1.0, "top_k": 4}
     annotate.main(annotate.Options(out=str(tmp_path / "all"), calibration=str(fitted), merge_gap_s=0.0, **how))  # type: ignore[arg-type]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from distill.errors import UserError
-from jobs import cli, options
+from jobs import cli
+from jobs.shared import options
+from songsight.errors import UserError
 from tests.conftest import World
 
 HEAVY = {"torch", "ray", "transformers", "mlflow", "pyarrow", "open_clip", "matplotlib", "pandas"}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from distill import tables
-from distill.errors import UserError
 from jobs import demo
+from songsight.errors import UserError
+from songsight.store import tables
 
 
 def write(

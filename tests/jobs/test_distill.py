@@ -14,10 +14,12 @@ import pytest
 import torch
 from mlflow.types import DataType
 
-from distill import htsat, student, tables
-from distill.errors import UserError
 from distill.train import optimizer
-from jobs import cli, distill, tracking
+from jobs import cli, distill
+from jobs.shared import tracking
+from songsight.errors import UserError
+from songsight.models import htsat, student
+from songsight.store import tables
 from tests.conftest import World
 
 
@@ -119,7 +121,7 @@ def test_the_model_is_a_folder_that_loads_and_has_learnt(trained: tuple[Path, st
 
 
 def test_the_registered_model_embeds_paths(trained: tuple[Path, str], world: World) -> None:
-    from distill.audio import read_mono
+    from songsight.audio.reader import read_mono
 
     out, run_id = trained
     version = next(

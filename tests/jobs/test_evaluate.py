@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score
 
-from distill import baselines, tables
-from distill.errors import UserError
-from inference import gallery
-from inference.evaluation import table
+from inference.evaluation import baselines, table
+from inference.match import gallery
 from jobs import cli, evaluate, report
+from songsight.errors import UserError
+from songsight.store import tables
 from tests.conftest import World
 
 METHODS = [
@@ -334,7 +334,7 @@ def test_the_reports_page_takes_the_table_and_nothing_else(evaluated: tuple[dict
 def test_a_model_that_gives_no_numbers_is_refused(
     world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path
 ) -> None:
-    from distill import student
+    from songsight.models import student
 
     broken = student.load(str(model_dir))
     broken.head.bias.data[0] = float("nan")  # type: ignore[union-attr, index, operator]
@@ -371,7 +371,7 @@ def test_what_is_missing_or_cannot_be_compared_is_said(
 def test_a_model_of_another_teacher_is_refused(
     world: World, gallery_dir: Path, clap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from distill import student
+    from songsight.models import student
 
     for width, message in ((16, "vectors of width 48"), (48, "belongs to a teacher with weights other")):
         made = student.from_base(str(clap), width, base_model=str(clap), teacher_fingerprint="other")

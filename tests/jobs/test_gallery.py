@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from distill import prompts, tables, teacher
-from inference import gallery as galleries
+from inference.match import gallery as galleries
 from jobs import cli, gallery
+from songsight.models import prompts, teacher
+from songsight.store import tables
 from tests.conftest import World
 
 

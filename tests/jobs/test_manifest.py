@@ -11,14 +11,15 @@ from typing import get_args, get_type_hints
 import pyarrow.parquet as pq
 import pytest
 
-from distill import prompts, tables
-from distill.sources import SOURCES
-from distill.tables import IMAGES, RECORDINGS, read_table, resolve_path
 from jobs import cli
 from jobs.distill import Options as DistillOptions
 from jobs.distill import split as training_and_held
 from jobs.manifest import Options
-from tests.distill.sources import layouts, public_bucket
+from songsight.datasets import SOURCES
+from songsight.models import prompts
+from songsight.store import tables
+from songsight.store.tables import IMAGES, RECORDINGS, read_table, resolve_path
+from tests.songsight.datasets import layouts, public_bucket
 
 REPOSITORY = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("SONGSIGHT_SHARED", REPOSITORY.parent / "shared"))

@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from distill import htsat, storage, student
-from inference import gallery as galleries
-from inference import publish
+from inference.annotate import publish
+from inference.match import gallery as galleries
 from jobs import annotate
+from songsight.models import htsat, student
+from songsight.store import urls
 from tests.conftest import World
 from tests.faulty_proxy import Fault, standing_before
-from tests.jobs.test_resume import by_step, kill_all_of, wait_for_steps
+from tests.jobs.distilling.test_resume import by_step, kill_all_of, wait_for_steps
 from tests.s3_server import Store
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,7 @@ def run(jobs: dict[str, dict[str, object]], environment: dict[str, str], folder:
 
 def top_names(url: str) -> set[str]:
     """What lies right below a folder."""
-    fs, path = storage.filesystem(url)
+    fs, path = urls.filesystem(url)
     return {name.removeprefix(f"{path}/").split("/")[0] for name in fs.find(path)}
 
 
@@ -96,7 +97,7 @@ def on_s3(s3: Store, world: World, clap: Path, teacher_dir: Path, model_dir: Pat
     """URL of a folder that holds the world and its models."""
     url = f"{s3.bucket}/field"
     for name, folder in {"world": world.folder, "clap": clap, "teacher": teacher_dir, "model": model_dir}.items():
-        storage.store_folder(str(folder), f"{url}/{name}")
+        urls.store_folder(str(folder), f"{url}/{name}")
     return url
 
 
@@ -146,7 +147,7 @@ def test_hits_are_those_that_a_disk_has(printed: str, on_s3: str, undisturbed: l
 
 def test_the_same_command_again_does_nothing(printed: str, on_s3: str) -> None:
     assert f"{on_s3}/annotated already holds this run" in printed
-    fs, path = storage.filesystem(f"{on_s3}/annotated")
+    fs, path = urls.filesystem(f"{on_s3}/annotated")
     written = {name: info["LastModified"] for name, info in fs.find(path, detail=True).items()}
     assert max(written.values()) == written[f"{path}/run.json"]  # which is written last
 
@@ -226,8 +227,8 @@ def test_faults_of_the_store_change_no_row(
     }
     assert {"hits", ".state"} <= written
     assert_same_hits(hits(out), undisturbed)
-    record = json.loads(storage.read_bytes(f"{out}/run.json"))
+    record = json.loads(urls.read_bytes(f"{out}/run.json"))
     assert (record["files_found"], record["annotated"], record["quarantined"]) == (6, 3, 3)
-    fs, path = storage.filesystem(f"{out}/quarantine")
+    fs, path = urls.filesystem(f"{out}/quarantine")
     reasons = {row["reason"] for row in pq.read_table(fs.open(fs.find(path)[0])).to_pylist()}
     assert reasons == {"silent", "empty", "pointer"}

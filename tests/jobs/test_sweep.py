@@ -10,11 +10,12 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from distill import student
-from distill.errors import UserError
-from jobs import cli, sweep, tracking
+from jobs import cli, sweep
+from jobs.shared import tracking
+from songsight.errors import UserError
+from songsight.models import student
 from tests.conftest import World
-from tests.jobs.test_resume import kill_all_of
+from tests.jobs.distilling.test_resume import kill_all_of
 
 PAIR = ["text_types=sci:1,com:1|taxon:1", "lr=1e-4,3e-4"]
 

@@ -11,7 +11,7 @@ import soundfile
 import yaml
 from PIL import Image
 
-from tests.distill.sources.layouts import table
+from tests.songsight.datasets.layouts import table
 
 RATE_HZ = 16000
 SPECIES = [

@@ -8,10 +8,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
-from distill.metrics import probes
 from inference.benchmarks import curves, measure, probe
 from inference.benchmarks.measure import Scored, Truth
 from inference.benchmarks.redraw import Redrawn
+from songsight.metrics import probes
 
 
 def said(scores: np.ndarray, present: np.ndarray) -> Scored:

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distill import prompts
-from distill.metrics import unit
-from distill.metrics.retrieval import chance_average_precision
 from inference.checks import Subject, confusable, renamed, robustness, text_types, unseen
 from inference.checks.distortions import Distortion
-from inference.gallery import Gallery
+from inference.match.gallery import Gallery
+from songsight.metrics import unit
+from songsight.metrics.retrieval import chance_average_precision
+from songsight.models import prompts
 
 NAMES = [
     ("Turdus merula", "Blackbird", "Turdidae"),

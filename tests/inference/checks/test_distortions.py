@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from distill.clips import Clips, Features
 from inference.checks.distortions import STANDARD, DistortedClips, Distortion
+from songsight.audio.clips import Clips, Features
 
 RATE_HZ = 48000
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distill.errors import UserError
-from distill.metrics import unit
-from distill.metrics.bootstrap import Bootstrap
-from distill.metrics.retrieval import Ranked, retrieve
-from inference.evaluation import comparison, directions, encoder, figures, files, methods, naming, table
+from inference.evaluation import comparison, directions, figures, files, methods, naming, probes, table
+from songsight.errors import UserError
+from songsight.metrics import unit
+from songsight.metrics.bootstrap import Bootstrap
+from songsight.metrics.retrieval import Ranked, retrieve
 
 SPECIES, EACH, WIDTH = 12, 20, 16
 NAMES = np.array([f"Genus{i // 3} epithet{i}" for i in range(SPECIES)])
@@ -320,9 +320,9 @@ def test_an_encoder_is_judged_with_what_there_is() -> None:
     vectors = unit(np.stack([centres[name] for name in train]) + 0.05 * rng.standard_normal((len(train), WIDTH)))
     names = unit(np.stack([centres[name] for name in NAMES]))
     who = np.array(["ann", "bob"] * (len(train) // 2), dtype=object)
-    one = encoder.Encoder(vectors, vectors, vectors, names, 3.0)
-    heard = encoder.heard(one, encoder.Labels(train, train, NAMES, who, who), 1)
-    row = encoder.rows({"base": heard}, Bootstrap(train, 100))[0]
+    one = probes.Encoder(vectors, vectors, vectors, names, 3.0)
+    heard = probes.heard(one, probes.Labels(train, train, NAMES, who, who), 1)
+    row = probes.rows({"base": heard}, Bootstrap(train, 100))[0]
     assert row["zero_shot_top1"] == row["knn"] == row["knn_other_recordists"] == row["linear_probe"] == 1
     logits = np.exp(3.0) * vectors @ names.T
     share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -334,9 +334,9 @@ def test_an_encoder_is_judged_with_what_there_is() -> None:
     assert row["brier"] == pytest.approx(((share - (train[:, None] == NAMES)) ** 2).sum(axis=1).mean())
     assert row["brier_low"] <= row["brier"] <= row["brier_high"]
     nobody = np.full(len(train), None, object)
-    alone = encoder.Encoder(vectors[:0], vectors, vectors, names, 3.0)
-    heard = encoder.heard(alone, encoder.Labels(train[:0], train, NAMES, nobody[:0], nobody), 1)
-    row = encoder.rows({"base": heard}, Bootstrap(train, 100))[0]
+    alone = probes.Encoder(vectors[:0], vectors, vectors, names, 3.0)
+    heard = probes.heard(alone, probes.Labels(train[:0], train, NAMES, nobody[:0], nobody), 1)
+    row = probes.rows({"base": heard}, Bootstrap(train, 100))[0]
     assert row["knn"] is row["knn_other_recordists"] is row["linear_probe"] is None
     assert row["zero_shot_top5"] == 1
 

@@ -1,0 +1,1 @@
+"""What every command uses: `options`, `tracking` (MLflow), `progress`, `cluster` (Ray)."""

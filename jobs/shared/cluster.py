@@ -1,0 +1,189 @@
+"""Ray, on this machine or on the cluster that the job was submitted to."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from songsight.errors import UserError
+from songsight.reasons import one_line
+
+ANSWER_S = 10.0
+_FOR_A_CLUSTER = ("start_monitor", "start_log_monitor", "start_api_server")
+"""What starts those of Ray's processes that a Ray of one job on one machine is as good without: the one that asks for
+more nodes, the one that sends what workers print to drivers that show it, and the server of the dashboard, which starts
+without a dashboard too, to count Ray's users."""
+_UNMEASURED = {"RAY_event_stats": "0", "RAY_enable_metrics_collection": "0"}
+"""What each of Ray's processes measures of itself, whenever it wakes, for a dashboard."""
+_NICENESS = {"RAY_worker_niceness": "0"}
+"""Ray puts its workers behind its own processes. Where one job is all that it does, they are the job: they run as the
+command does (`nice songsight …` counts), and Ray's processes are those that may wait."""
+T = TypeVar("T")
+
+
+def connect() -> None:
+    """Joins the cluster at `RAY_ADDRESS` (set inside `ray job submit`), or starts Ray on this machine's cores.
+
+    Raises:
+        UserError: nothing answers at `RAY_ADDRESS`, or it is not a cluster's address.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    _require_answer(address)
+    # Ray would otherwise hide the GPUs from tasks that ask for none by rewriting CUDA_VISIBLE_DEVICES, and warn of it.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's C++ core warns on this process's stderr of each actor that takes its arguments from the object store.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if not address:
+        # One node of one machine is not taken away with a notice: no process need watch for that.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        for name, value in (_UNMEASURED | _NICENESS).items():
+            os.environ.setdefault(name, value)
+    import ray
+
+    if not ray.is_initialized():
+        # Without an address Ray would first try the last cluster that `ray start` noted down on this machine, and wait
+        # ten minutes for it where it was killed.
+        where: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+        # What workers print stays in Ray's own logs: the job says what matters, and errors come with their traceback.
+        try:
+            # The C++ core announces the level it was given on stderr.
+            with _without_stderr(), contextlib.nullcontext() if address else _small():
+                ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+            atexit.register(ray.shutdown)  # comes before Ray's own, which waits for logs that are not shown
+        except ConnectionError as error:  # such as of a cluster that wants a token
+            if not address:
+                raise
+            reason = str(error.__cause__ or error).strip().splitlines()[-1]  # above it lies the C++ core's traceback
+            raise UserError(f"RAY_ADDRESS {address}: no job can start there: {one_line(reason)}") from None
+
+
+def connect_beside(work: Callable[[], T]) -> T:
+    """`connect`, which mostly waits for other processes, while a thread does other work, such as imports.
+
+    It is this thread that has to start Ray's processes: they end with the one that they were started by.
+
+    Args:
+        work: what to do. Its lines to stderr are shown when both are done: Ray's own are kept from there meanwhile.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        UserError: see `connect`, and what `work` raises.
+    """
+    said = io.StringIO()
+    try:
+        with ThreadPoolExecutor(1) as pool, contextlib.redirect_stderr(said):
+            done = pool.submit(work)
+            connect()
+    finally:
+        sys.stderr.write(said.getvalue())
+    return done.result()
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself waits minutes for a cluster that is gone, and ends in a traceback."""
+    if not address or address in ("auto", "local") or address.startswith("ray://"):
+        return
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdecimal():
+        raise UserError(
+            f"RAY_ADDRESS should be a cluster's host:port, such as 127.0.0.1:6379 (got {address}); the address of the "
+            "dashboard is for `ray job submit --address`"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"RAY_ADDRESS {address}: no Ray cluster answers there ({error}); unset it to use this machine"
+        ) from None
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Silences what C++ writes to the process's stderr; Python's errors travel as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _small() -> Iterator[None]:
+    """Leaves out `_FOR_A_CLUSTER` of a Ray that is started inside.
+
+    They take half of the time that Ray takes to start on two cores, and wake through the whole job. `ray.init` has no
+    options for them and the methods are not public ones: where Ray has others, the processes are there.
+    """
+    from ray._private.node import Node
+
+    kept = {name: getattr(Node, name) for name in _FOR_A_CLUSTER if hasattr(Node, name)}
+    for name in kept:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, start in kept.items():
+            setattr(Node, name, start)
+
+
+def gpus() -> int:
+    """GPUs of the cluster as it stands."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def slots(gpus_each: float) -> int:
+    """How many actors the cluster holds side by side as it stands, at one CPU and so many GPUs each; at least 1."""
+    import ray
+
+    resources = ray.cluster_resources()
+    by_cpu = resources.get("CPU", 1)
+    return max(1, int(min(by_cpu, resources.get("GPU", 0) / gpus_each) if gpus_each else by_cpu))
+
+
+def is_local() -> bool:
+    """Whether this is Ray on this machine alone, which no node can join."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
+def this_node() -> str:
+    """Ray's id of the node that this process runs on."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
+def require_shared(option: str, uri: str) -> None:
+    """Refuses an MLflow store in a file where the workers may be on other machines, which would open other files.
+
+    That is where the cluster spans several, or where it has no CPUs yet: a head that holds drivers alone waits for
+    other nodes to be started.
+
+    Raises:
+        UserError: naming the option.
+    """
+    import ray
+
+    if is_local() or not uri.startswith("sqlite:"):
+        return
+    hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    if len(hosts) > 1 or not ray.cluster_resources().get("CPU"):
+        raise UserError(
+            f"{option} {uri}: workers on other nodes of the Ray cluster cannot write to this file; start `mlflow "
+            f"server --host 0.0.0.0` on a machine that all of them reach and set {option}=http://that-machine:5000"
+        )

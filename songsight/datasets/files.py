@@ -1,0 +1,276 @@
+"""A data set's folder and the tables in it, as every adapter reads them."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import posixpath
+import re
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from songsight.errors import UserError
+from songsight.store import urls
+
+# What an exported data frame calls the column that has no name.
+_INDEX_COLUMNS = ("", "Unnamed: 0")
+
+# A pandas frame that was saved with its file names as the index has them here.
+INDEX = "__index_level_0__"
+
+# "2013-07-05 18:10:00 +0000" has a space and no colon where ISO 8601 has neither space nor, before Python 3.11, that.
+_SPACED_OFFSET = re.compile(r"\s+([+-]\d{2}:?\d{2})$")
+
+
+# What `datasets` writes behind a table's name when it writes it in pieces.
+_SHARD = re.compile(r"-\d+-of-\d+$")
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""The names that data sets have for splits, and what they are called here: jobs know train, val and test."""
+
+
+class Folder:
+    """A data set's root: where its relative paths start. Its files are listed once, when first asked for.
+
+    Args:
+        root: a folder, or a table in it (then only that table is read), on any filesystem.
+
+    Raises:
+        UserError: nothing is there, or the storage refuses.
+    """
+
+    def __init__(self, root: str) -> None:
+        fs, path = urls.filesystem(root)
+        self.fs = fs
+        try:
+            there, is_file = fs.exists(path), fs.isfile(path)
+        except Exception as error:
+            # Each scheme has its own errors for wrong credentials, endpoints and names: all of them are the user's.
+            raise UserError(f"{root}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        if not there:
+            raise UserError(f"no such file or folder: {root}")
+        self.root = root
+        self.table = posixpath.basename(absolute(root)) if is_file else None
+        self.url = urls.parent(absolute(root)) if is_file else absolute(root)
+
+    @cached_property
+    def files(self) -> frozenset[str]:
+        """The paths of every file below the folder, relative to it; hidden files and folders are left out."""
+        _, path = urls.filesystem(self.url)
+        below = (file.removeprefix(path.rstrip("/") + "/") for file in self.fs.find(path))
+        files = frozenset(file for file in below if not any(part.startswith(".") for part in file.split("/")))
+        if not files:
+            raise UserError(f"{self.root} holds no files")
+        return files
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        by_name = defaultdict(list)
+        for file in sorted(self.files):
+            by_name[posixpath.basename(file)].append(file)
+        return dict(by_name)
+
+    def locate(self, name: str) -> str:
+        """The file that a table's `name` means: itself, else the only file whose path ends so, else the only namesake.
+
+        A name that fits none or several is returned as it is, and so ends up among the missing files.
+        """
+        if name in self.files or name.startswith("/") or "://" in name:
+            return name
+        namesakes = self._by_name.get(posixpath.basename(name), [])
+        fitting = [file for file in namesakes if file.endswith("/" + name)] or namesakes
+        return fitting[0] if len(fitting) == 1 else name
+
+    def tables(self, pattern: str) -> list[str]:
+        """The paths of the files whose base name fits a regular expression, or the one table that the root names."""
+        if self.table is not None:
+            return [self.table]
+        return sorted(file for file in self.files if re.search(pattern, posixpath.basename(file)))
+
+    def open(self, name: str) -> str:
+        """The URL of one of the folder's files."""
+        return urls.join(self.url, name)
+
+
+def absolute(url: str) -> str:
+    """A URL that means the same from any working folder; local ones become plain paths."""
+    if urls.is_remote(url):
+        scheme, _, path = url.partition("://")
+        return f"{scheme}://{posixpath.normpath(path)}"
+    if url.startswith("/"):
+        # The one form that needs no file system to understand: a data set has it in every row.
+        return posixpath.normpath(url)
+    return os.path.abspath(urls.filesystem(url)[1])
+
+
+def read_rows(url: str, required: Iterable[str] = (), text: Sequence[str] = ()) -> pa.Table:
+    """Reads a CSV, TSV (either may be gzipped) or Parquet file.
+
+    Args:
+        url: the file. A text file's delimiter is whichever of tab, comma and semicolon its first line has most of.
+        required: columns that must be there.
+        text: columns to keep as text where a CSV's own look would make them numbers or dates: "00123" is an id.
+
+    Raises:
+        UserError: not a table, no rows, a column that is there twice, or required columns missing (all are named).
+    """
+    name = url.lower().removesuffix(".gz")
+    try:
+        if name.endswith((".parquet", ".pq")):
+            with urls.open_read(url) as handle:
+                file = pq.ParquetFile(pa.PythonFile(handle))
+                # Hugging Face's exports carry the sound itself beside its description.
+                table = file.read([column for column in file.schema_arrow.names if column != "audio"])
+        else:
+            data = urls.read_bytes(url)
+            table = _delimited(gzip.decompress(data) if url.lower().endswith(".gz") else data, text)
+    except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{url} is not a readable CSV or Parquet table: {reason}") from None
+    table = table.drop_columns([column for column in table.column_names if column in _INDEX_COLUMNS])
+    twice = sorted({column for column in table.column_names if table.column_names.count(column) > 1})
+    if twice:
+        raise UserError(f"{url} has column {', '.join(map(repr, twice))} twice")
+    require(url, table.column_names, required)
+    if len(table) == 0:
+        raise UserError(f"{url} has no rows")
+    return table
+
+
+def _delimited(data: bytes, text: Sequence[str]) -> pa.Table:
+    header = data.split(b"\n", 1)[0]
+    delimiter = max("\t,;", key=lambda sign: header.count(sign.encode()))
+    return pyarrow.csv.read_csv(
+        io.BytesIO(data),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types={column: pa.string() for column in text}, strings_can_be_null=True
+        ),
+    )
+
+
+def stack(parts: Sequence[pa.Table], where: str) -> pa.Table:
+    """The rows of several tables; a column that one of them lacks is null there.
+
+    Raises:
+        UserError: a column that is of different kinds in two of them.
+    """
+    try:
+        return pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{where}: its tables do not fit together, take one at a time ({reason})") from None
+
+
+def require(where: str, have: Sequence[str], required: Iterable[str]) -> None:
+    """Checks that a table has its columns.
+
+    Raises:
+        UserError: naming the missing ones and those that are there.
+    """
+    missing = [column for column in dict.fromkeys(required) if column not in have]
+    if missing:
+        raise UserError(f"{where} has no column {', '.join(map(repr, missing))} (it has {', '.join(have)})")
+
+
+def read_json(url: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    try:
+        return json.loads(urls.read_bytes(url))
+    except ValueError as error:
+        raise UserError(f"{url} is not JSON: {error}") from None
+
+
+def array(column: Sequence[Any]) -> pa.Array:
+    """Values of any kind as a column; as JSON where they are of several kinds."""
+    try:
+        return pa.array(column)
+    except pa.ArrowException:
+        return pa.array([None if value is None else json.dumps(value) for value in column], pa.string())
+
+
+def values(table: pa.Table, *names: str) -> list[Any]:
+    """The values of the first of these columns that the table has; as many nulls when it has none."""
+    for name in names:
+        if name in table.column_names:
+            return table[name].to_pylist()
+    return [None] * len(table)
+
+
+def short_hash(*parts: object) -> str:
+    """16 hexadecimal digits that stand for these values: an id where a data set has none."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def row_ids(keys: Iterable[Sequence[object]]) -> list[str]:
+    """An id for each row of a table that has none, by what tells its rows apart. A row that others equal is numbered
+    in their order, so that none stands for another: a file may have several rows that differ in their captions alone.
+    """
+    seen: Counter[Sequence[object]] = Counter()
+    ids = []
+    for key in keys:
+        ids.append(short_hash(*key, *([seen[key]] if seen[key] else [])))
+        seen[key] += 1
+    return ids
+
+
+def utc(value: object) -> datetime | None:
+    """A moment in UTC, or None where the value is not a time of day with its offset from UTC.
+
+    A bare date or a local time is not guessed at: an hour's error would put a bird into the wrong dawn.
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(_SPACED_OFFSET.sub(r"\1", value.strip()))
+        except ValueError:
+            return None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        return None
+    return value.astimezone(UTC)
+
+
+def split_in_name(name: str) -> str | None:
+    """The split that a file's name ends in: `HSN_metadata_test_5s.parquet`, `test_5s-00000-of-00001.parquet` →
+    `test_5s`.
+    """
+    stem = _SHARD.sub("", posixpath.basename(name).split(".")[0].lower())
+    found = re.search(rf"(?:^|[_-])({'|'.join(SPLITS)}|test_5s)$", stem)
+    return found.group(1) if found else None
+
+
+def plain_split(split: str | None) -> str | None:
+    """A split by the name that it has here: `valid` is `val`. Others stay; blank is none."""
+    stripped = (split or "").strip()
+    return SPLITS.get(stripped.lower(), stripped) or None
+
+
+def chosen_parts(have: Iterable[str], parts: Sequence[str], where: str) -> Iterator[str]:
+    """Those of a data set's parts that were asked for, all of them when none were.
+
+    Raises:
+        UserError: a part that the data set does not have.
+    """
+    known = list(have)
+    for part in parts:
+        if part not in known:
+            raise UserError(f"{where} has no part {part!r} (it has {', '.join(known)})")
+    return (part for part in known if not parts or part in parts)

@@ -1,0 +1,251 @@
+"""The tables that songsight reads and writes, as Arrow schemas, and their readers.
+
+Column names are final: they are what a user's notebook joins on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from songsight.errors import UserError
+from songsight.store import urls
+
+RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
+"""The seven Linnaean ranks, from the root down. `species` is the epithet, as BioCLIP-2's taxonomic strings have it."""
+
+_UTC = pa.timestamp("us", tz="UTC")
+_NAMES = [pa.field("scientific_name", pa.string()), pa.field("common_name", pa.string())]
+_RANKS = [pa.field(rank, pa.string()) for rank in RANKS]
+_CREDITS = [pa.field(name, pa.string()) for name in ("license", "rights_holder", "source")]
+
+RECORDINGS = pa.schema(
+    [
+        pa.field("recording_id", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),  # null: to the end of the file
+        *_NAMES,
+        *_RANKS,
+        pa.field("captions", pa.list_(pa.string())),
+        pa.field("split", pa.string()),
+        pa.field("latitude", pa.float64()),
+        pa.field("longitude", pa.float64()),
+        pa.field("recorded_at", _UTC),
+        *_CREDITS,
+        pa.field("frames", pa.list_(pa.struct([("path", pa.string()), ("time_s", pa.float64())]))),
+    ]
+)
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string()),
+        pa.field("path", pa.string()),
+        *_NAMES,
+        *_RANKS,
+        pa.field("split", pa.string()),
+        *_CREDITS,
+    ]
+)
+
+HITS = pa.schema(
+    [
+        pa.field("run_id", pa.string()),
+        pa.field("recording", pa.string()),
+        pa.field("site", pa.string()),
+        pa.field("start_utc", _UTC),  # of the window; null where the recorder's clock is unknown
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("rank", pa.int32()),  # 1 is the best species of the window
+        *_NAMES,
+        pa.field("score", pa.float32()),
+        pa.field("probability", pa.float32()),  # null unless calibrated
+        pa.field(
+            "images",
+            pa.list_(pa.struct([("image_id", pa.string()), ("path", pa.string()), ("score", pa.float32())])),
+        ),
+        pa.field("model", pa.string()),
+        pa.field("method", pa.string()),  # distilled, or zero-shot: named by an untouched ClapModel's own texts
+        pa.field("padded", pa.bool_()),  # the recording ends inside the window, which was filled up the model's way
+    ]
+)
+
+DETECTIONS = pa.schema(
+    [
+        pa.field("run_id", pa.string()),
+        pa.field("recording", pa.string()),
+        pa.field("site", pa.string()),
+        pa.field("start_utc", _UTC),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        *_NAMES,
+        pa.field("windows", pa.int32()),  # with a hit of the species
+        pa.field("score_max", pa.float32()),
+        pa.field("score_mean", pa.float32()),
+        pa.field("probability_max", pa.float32()),
+        pa.field("image", pa.struct([("image_id", pa.string()), ("path", pa.string()), ("score", pa.float32())])),
+        pa.field("model", pa.string()),
+        pa.field("method", pa.string()),
+    ]
+)
+"""Consecutive windows of one species in one recording; the image is the best of the best window."""
+
+QUARANTINE = pa.schema(
+    [
+        pa.field("path", pa.string()),
+        pa.field("stage", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+    ]
+)
+
+RECORDINGS_SEEN = pa.schema(
+    [
+        pa.field("path", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("etag_or_mtime", pa.string()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("sample_rate_hz", pa.int32()),
+        pa.field("channels", pa.int32()),
+        pa.field("recorder", pa.string()),
+        pa.field("start_utc", _UTC),
+        pa.field("start_local", pa.timestamp("us")),  # the recorder's own clock, which may be all that is known
+        pa.field("start_source", pa.string()),  # guano, wamd, comment, filename or none
+        pa.field("latitude", pa.float64()),  # degrees north, where the recorder says where it stood
+        pa.field("longitude", pa.float64()),
+        pa.field("site", pa.string()),
+        pa.field("status", pa.string()),  # annotated, partial or quarantined
+        pa.field("reason", pa.string()),  # why not all of it was annotated; null where it was
+        pa.field("detail", pa.string()),
+        pa.field("note", pa.string()),  # what to know of its hits: a rate too low for the encoder's band
+        pa.field("windows", pa.int64()),  # that were decoded
+        pa.field("hits", pa.int64()),
+    ]
+)
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the schema's columns first, cast, missing ones null; other columns are kept behind them.
+
+    Raises:
+        UserError: a column's values cannot be cast to the schema's type.
+    """
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {}
+    for field in schema:
+        if field.name not in table.column_names:
+            columns[field.name] = pa.nulls(len(table), field.type)
+            continue
+        try:
+            columns[field.name] = table[field.name].cast(field.type)
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"column {field.name!r} should be {field.type}: {reason}") from None
+    extra = [name for name in table.column_names if name not in columns]
+    return pa.table(columns | {name: table[name] for name in extra})
+
+
+def read_table(
+    url: str, what: str, required: Iterable[str], schema: pa.Schema | None = None, columns: list[str] | None = None
+) -> pa.Table:
+    """Reads a Parquet file (or CSV, by its ending) and checks that it has the columns that the caller needs.
+
+    Args:
+        url: the file.
+        what: the option or table that the file was given as, for the error line.
+        required: columns that must be present.
+        schema: when given, the result is `conform`ed to it, and a recording_id or image_id is there once.
+        columns: of a Parquet file, those to read where it has them; all if not given.
+
+    Raises:
+        UserError: no such file, not a table, no rows, a required column missing, a column there twice or of the wrong
+            type, or an id there twice.
+    """
+    if not urls.exists(url):
+        raise UserError(f"{what}: no such file: {url}")
+    try:
+        if url.lower().endswith(".csv"):
+            table = _read_csv(urls.read_bytes(url), schema)
+        else:
+            with urls.open_read(url) as handle:
+                table = pq.read_table(pa.PythonFile(handle), columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{what}: {url} is not a readable Parquet or CSV table: {first_line}") from None
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise UserError(f"{what}: {url} has column {', '.join(map(repr, twice))} twice")
+    missing = [name for name in required if name not in table.column_names]
+    if missing:
+        have = ", ".join(table.column_names)
+        raise UserError(f"{what}: {url} has no column {', '.join(map(repr, missing))} (it has {have})")
+    if len(table) == 0:
+        raise UserError(f"{what}: {url} has no rows")
+    if schema is None:
+        return table
+    try:
+        table = conform(table, schema)
+        if schema in (RECORDINGS, IMAGES):
+            check_ids(table, schema.names[0], required=False)
+    except UserError as error:
+        raise UserError(f"{what}: {url}: {error}") from None
+    return table
+
+
+def check_ids(table: pa.Table, column: str, required: bool = True) -> None:
+    """Checks that no id is there twice, or null where ids are required.
+
+    Raises:
+        UserError: naming some of those that are.
+    """
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(table[column]).to_pylist()}
+    empty = counts.pop(None, 0)
+    if empty and required:
+        raise UserError(f"{column} is empty in {empty:,} rows")
+    twice = [f"{name} ({count} rows)" for name, count in counts.items() if count > 1]
+    if twice:
+        more = f" and {len(twice) - 3:,} more" if len(twice) > 3 else ""
+        raise UserError(f"{column} should be there once each: {', '.join(twice[:3])}{more}")
+
+
+def _read_csv(data: bytes, schema: pa.Schema | None) -> pa.Table:
+    """A CSV's cells by their look, but as text where the schema has text: "007" is an id. A blank cell is null."""
+    import pyarrow.csv
+
+    text = {field.name: field.type for field in schema or () if pa.types.is_string(field.type)}
+    options = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True)
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    return pyarrow.csv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=options)
+
+
+def fingerprint(table: pa.Table) -> str:
+    """A hash of a table's rows and columns, however its file is laid out: SHA-256 in hex digits."""
+    digest = hashlib.sha256()
+    for name in sorted(table.column_names):
+        digest.update(f"{name}:".encode())  # values alone: Parquet names a list's items otherwise than memory does
+        # Rebuilt through Python values a batch at a time: buffers of equal columns may differ in padding and offsets.
+        for start in range(0, len(table), 65536):
+            digest.update(repr(table[name].slice(start, 65536).to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def parquet_bytes(table: pa.Table, row_group_size: int | None = None) -> bytes:
+    """A table as one Parquet file in memory, zstd-compressed, with column statistics."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_size)
+    return sink.getvalue()
+
+
+def write_table(url: str, table: pa.Table, row_group_size: int | None = None) -> None:
+    """Writes a table as one Parquet file, whole or not at all; in row groups of a size where one is given."""
+    urls.write_bytes(url, parquet_bytes(table, row_group_size))
+
+
+def resolve_path(path: str, table_url: str) -> str:
+    """Where a table's `path` column points: absolute paths and URLs as they are, others beside the table."""
+    return urls.join(urls.parent(table_url), path)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from inference.truth import annotations
+from songsight.datasets import taxonomy
+from songsight.errors import UserError
+from songsight.store import tables
+
+RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
+
+
+def rows(path: Path, **options: object) -> list[tuple]:
+    return [tuple(row.values()) for row in annotations.read(str(path), **options).to_pylist()]  # type: ignore[arg-type]
+
+
+def test_a_selection_seen_in_two_views_is_one_and_the_recording_is_the_tables_name(tmp_path: Path) -> None:
+    lines = [
+        f"{RAVEN}\tSpecies",
+        "1\tWaveform 1\t1\t1.5\t2.5\t0\t8000\tWOTH",
+        "1\tSpectrogram 1\t1\t1.5\t2.5\t0\t8000\tWOTH",
+        "2\tSpectrogram 1\t1\t0.25\t3\t0\t8000\t",
+    ]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.Table.1.selections.txt").write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")
+    assert rows(tmp_path) == [("a/x", 0.25, 3, None), ("a/x", 1.5, 2.5, "WOTH")]
+
+
+def test_in_a_table_of_several_files_times_are_offsets_into_each(tmp_path: Path) -> None:
+    table = tmp_path / "all.txt"
+    lines = [
+        f"{RAVEN}\tBegin Path\tFile Offset (s)\tCommon Name",
+        "1\tSpectrogram 1\t1\t1\t2\t0\t8000\tC:\\sounds\\a.wav\t1\tWood Thrush",
+        "2\tSpectrogram 1\t1\t61\t64\t0\t8000\tC:\\sounds\\b.wav\t1\tWood Thrush",
+    ]
+    table.write_text("\n".join(lines))
+    assert rows(table) == [("C:/sounds/a.wav", 1, 2, "Wood Thrush"), ("C:/sounds/b.wav", 1, 4, "Wood Thrush")]
+    table.write_text("\n".join(line.replace("\t1\tWood", "\tWood").replace("\tFile Offset (s)", "") for line in lines))
+    with pytest.raises(UserError, match=r"2 files and has no column 'File Offset \(s\)'"):
+        annotations.read(str(table))
+
+
+def test_audacity_birdnet_and_plain_tables(tmp_path: Path) -> None:
+    (tmp_path / "night.txt").write_text("0.5\t1.5\tTurdus merula\n\\\t100.0\t900.0\n2\t3\tStrix aluco\n")
+    (tmp_path / "b.BirdNET.results.csv").write_text(
+        "Start (s),End (s),Scientific name,Common name,Confidence,File\n0.0,3.0,Parus major,Great Tit,0.9,/d/b.wav\n"
+    )
+    plain = pa.table({"recording": ["c.wav"], "start_s": [0.0], "end_s": [9.0], "scientific_name": ["Parus major"]})
+    tables.write_table(str(tmp_path / "plain.parquet"), plain)
+    (tmp_path / "one-hot.csv").write_text("file,start_time,end_time,zeep\na.wav,0,3,1\n")  # nor is a label a column
+    (tmp_path / "species.txt").write_text("Turdus merula_Eurasian Blackbird\n")  # no annotations: left alone
+    assert rows(tmp_path) == [
+        ("/d/b.wav", 0, 3, "Parus major"),
+        ("c.wav", 0, 9, "Parus major"),
+        ("night", 0.5, 1.5, "Turdus merula"),
+        ("night", 2, 3, "Strix aluco"),
+    ]
+
+
+def test_codes_common_names_and_birdnets_labels_become_scientific_names(tmp_path: Path) -> None:
+    (tmp_path / "taxa.csv").write_text(
+        "scientific_name,common_name,species_code\n"
+        "Hylocichla mustelina,Wood Thrush,woothr\nParus major,Great Tit,gretit1\n"
+    )
+    labels = ["woothr", "wood thrush", "Parus major_Kohlmeise", "rustling"]
+    (tmp_path / "x.txt").write_text("".join(f"{i}\t{i + 1}\t{label}\n" for i, label in enumerate(labels)))
+    known = taxonomy.read(str(tmp_path / "taxa.csv"))
+    found = [row[3] for row in rows(tmp_path / "x.txt", taxonomy=known)]
+    assert found == ["Hylocichla mustelina", "Hylocichla mustelina", "Parus major", "rustling"]
+    assert rows(tmp_path / "x.txt")[2][3] == "Parus major"
+
+
+def test_a_table_that_lists_nothing_speaks_of_its_recording_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "quiet.selections.txt").write_text(f"{RAVEN}\tSpecies\n")
+    assert rows(tmp_path) == []
+    assert rows(tmp_path, with_empty=True) == [("quiet", None, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{RAVEN}\tWhat\n1\tS\t1\t0\t1\t0\t1\tx\n", "no column that names the species, such as Species"),
+        (f"{RAVEN}\tSpecies\n1\tS\t1\tsoon\t1\t0\t1\tx\n", "line 2: a time should be a number of seconds"),
+        (f"{RAVEN}\tSpecies\n1\tS\t1\t2\t1\t0\t1\tx\n", "line 2: ends at 1 s, before it starts at 2 s"),
+        ("name\nx\n", "no annotations are there"),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_names_the_file(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
+        annotations.read(str(tmp_path / "x.txt"))
+    (tmp_path / "y.txt").write_text(f"{RAVEN}\tSpecies\n")
+    with pytest.raises(UserError, match="no column 'Call'"):
+        annotations.read(str(tmp_path / "y.txt"), "Call")
+
+
+def test_names_meet_the_archives_paths() -> None:
+    archive = ["site/a/x.wav", "site/b/x.wav", "site/y.flac", "z.wav"]
+    names = ["a/x", "C:/old/y.wav", "z.wav", "x", "gone"]
+    table = pa.Table.from_pylist(
+        [{"recording": name, "start_s": 0, "end_s": 1} for name in names], annotations.ANNOTATIONS
+    )
+    found, unknown = annotations.matched(table, archive)
+    assert found["recording"].to_pylist() == ["site/a/x.wav", "site/y.flac", "z.wav"]
+    assert unknown == ["gone", "x"]  # two recordings are an x: neither is guessed
+
+
+def test_real_tables(shared: Path) -> None:
+    folder = shared / "soundscapes"
+    raven = annotations.read(str(folder / "opensoundscape" / "MSD-0003_20180427_2minstart00.Table.1.selections.txt"))
+    assert len(raven) == 10
+    assert set(raven["scientific_name"].to_pylist()) == {"WOTH", "EATO", "LOWA", None}
+    assert set(raven["recording"].to_pylist()) == {"MSD-0003_20180427_2minstart00"}
+    labels = annotations.read(str(folder / "scikit-maad" / "spinetail.txt"))
+    found, unknown = annotations.matched(labels, ["scikit-maad/spinetail.wav"])
+    assert (len(found), unknown) == (18, [])
+    assert labels["scientific_name"].to_pylist().count("CRER") == 4
+    everything = annotations.read(str(folder / "opensoundscape"))
+    assert everything.equals(raven)  # the tables of detections and positions beside it are no annotations
+    empty = annotations.read(str(folder / "opensoundscape" / "EmptyExample.Table.1.selections.txt"), with_empty=True)
+    assert empty["recording"].to_pylist() == ["EmptyExample"]
