@@ -160,6 +160,11 @@ def train(options: Options, parent: str | None = None) -> Made:
         JobError: the workers failed, or MLflow did when all was done.
     """
     check(options)
+    from jobs.distilling import resume
+    from songsight.store import urls
+
+    state_url = urls.absolute(urls.join(options.out, ".train"))
+    options = resume.as_begun(options, state_url, options.out)
     rule = promotion.Rule.parse(options.promote_if) if options.promote_if else None
     from distill.data import noise, text_bank
     from distill.data.rows import TrainingRows
@@ -167,11 +172,11 @@ def train(options: Options, parent: str | None = None) -> Made:
     from distill.train.log import Tracking
     from distill.train.work import Data
     from inference.match import gallery as galleries
-    from jobs.distilling import resume, splits
+    from jobs.distilling import splits
     from jobs.shared import cluster, progress, tracking
     from songsight.audio.clips import Clips, Features
     from songsight.models import htsat, mel, student, teacher
-    from songsight.store import registry, tables, urls
+    from songsight.store import registry, tables
 
     registry.require_answer()
     weights = text_bank.parse_weights(options.text_types)
@@ -204,11 +209,10 @@ def train(options: Options, parent: str | None = None) -> Made:
     }
     base_model = start.base_model if start.earlier is not None else options.student
     del start
-    state_url = urls.absolute(urls.join(options.out, ".train"))
     given = opts.as_dict(options)
     urls.require_writable(options.out, "--out")
-    stopped = resume.unfinished(state_url, given, fingerprints)
-    if done := resume.finished(options.out, given, fingerprints, bool(stopped)):
+    stopped = resume.unfinished(state_url, options, fingerprints)
+    if done := resume.finished(options.out, options, fingerprints, bool(stopped)):
         urls.remove(state_url)
         return Made(done["measures"], done["mlflow_run"], done["version"], new=False)
     for line in parts.notes:
@@ -226,7 +230,7 @@ def train(options: Options, parent: str | None = None) -> Made:
         opts.note(f"{len(parts.train)} recordings of {len(text_plan.species)} species, {len(text_plan.texts)} texts")
         if stopped:
             opts.note(f"going on with the training that was stopped in {options.out}")
-        resume.begin(state_url, given, fingerprints, run_id)
+        resume.begin(state_url, options, fingerprints, run_id)
         if parts.unusable:
             tracking.log_text(splits.listing(table, parts.unusable), "unusable_recordings.csv")
         actors = max(worker_range(options)[1], cluster.slots(options.gpus_per_worker))
@@ -275,7 +279,7 @@ def train(options: Options, parent: str | None = None) -> Made:
             ) from error
         opts.note(f"registered as models:/{options.register_as}/{version}: {became}")
         record = {"mlflow_run": run_id, "version": version, "measures": measures}
-        resume.end(options.out, given, fingerprints, record)
+        resume.end(options.out, options, fingerprints, record)
         urls.remove(state_url)
     return Made(measures, run_id, version)
 
@@ -530,20 +534,30 @@ def _held_out(rows: pa.Table, table_url: str, features: Features, taught_by: Tea
 
 
 def register(folder: str, width: int, name: str) -> str:
-    """Logs the model with MLflow, loadable by `mlflow.pyfunc`, as a new version, whose number is returned."""
-    import mlflow
+    """Logs the model and the code that it needs with MLflow, loadable by `mlflow.pyfunc`.
 
-    from songsight.models import registered
+    Args:
+        folder: of the student.
+        width: of its vectors.
+        name: of the registered model.
+
+    Returns:
+        The number of the new version.
+    """
+    import mlflow
 
     # MLflow advises type hints and an input example, in colour and several times, which a signature makes needless.
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
+        from songsight.models import registered
+
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=registered.__file__,
             artifacts={"student": folder},
+            code_paths=registered.code_paths(),
             signature=registered.signature(width),
-            pip_requirements=["songsight"],
+            pip_requirements=registered.requirements(),
             registered_model_name=name,
         )
     return str(logged.registered_model_version)

@@ -78,20 +78,21 @@ def main(options: Options) -> list[dict[str, Any]]:
     metric = promotion.metric_name(
         options.metric or ("val_audio_to_image_mAP" if options.gallery else "val_text_mAP"), "--metric"
     )
-    planned = trials(options)
-    rule = _check(options, planned, metric)
     from jobs.distilling import resume
     from jobs.shared import cluster, tracking
     from songsight.store import urls
 
-    urls.require_writable(options.out, "--out")
-    given = opts.as_dict(options) | {"set": " ".join(options.set)}
     state_url = urls.join(options.out, ".sweep")
-    stopped = resume.unfinished(state_url, given, {}, "sweep")
+    options = resume.as_begun(options, state_url)
+    planned = trials(options)
+    rule = _check(options, planned, metric)
+    urls.require_writable(options.out, "--out")
+    stopped = resume.unfinished(state_url, options, {}, "sweep")
     cluster.connect()
     cluster.require_shared("MLFLOW_TRACKING_URI", tracking.store())
+    given = opts.as_dict(options) | {"set": " ".join(options.set)}
     with tracking.run("sweep", given, going_on=stopped) as run:
-        resume.begin(state_url, given, {}, run.info.run_id)
+        resume.begin(state_url, options, {}, run.info.run_id)
         side_by_side = min(_room(planned), options.concurrent or len(planned))
         opts.note(f"{len(planned)} trials, {side_by_side} at a time")
         rows = _run(planned, side_by_side, run.info.run_id)

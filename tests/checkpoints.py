@@ -32,6 +32,11 @@ SMALL_TEXT = {
     "intermediate_size": 64,
     "projection_dim": 24,
 }
+SMALL_CLIP = {
+    "embed_dim": 48,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
 
 
 def clap(folder: Path, small: bool = True, as_bin: bool = False, seed: int = 0, truncation: str = "rand_trunc") -> Path:
@@ -89,11 +94,7 @@ def open_clip_dir(folder: Path, arch: str | None = None, seed: int = 0, width: i
         config = open_clip.get_model_config(arch)
         model = open_clip.create_model(arch)
     else:
-        config = {
-            "embed_dim": width,
-            "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
-            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-        }
+        config = SMALL_CLIP | {"embed_dim": width}
         model = open_clip.CLIP(**config)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")

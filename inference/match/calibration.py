@@ -24,6 +24,8 @@ SPREADS = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Standard deviations of species' deviations that are tried, in units of logits; 0 is one curve for all."""
 FOLDS = 5
 BINS = 10
+IN_0_1: dict[str, Any] = {}
+"""What scores of 0.1 were made with, for keys of `Calibration.made_with` that came since."""
 _RIDGE = 1e-3  # keeps the common curve finite where a score parts right from wrong without fault
 
 
@@ -56,8 +58,9 @@ class Calibration:
         Raises:
             UserError: naming what differs.
         """
-        for key in sorted({*made_with, *self.made_with}):
-            if (own := self.made_with.get(key)) != (other := made_with.get(key)):
+        fitted, asked = IN_0_1 | self.made_with, IN_0_1 | made_with
+        for key in sorted({*fitted, *asked}):
+            if (own := fitted.get(key)) != (other := asked.get(key)):
                 raise UserError(
                     f"{option}: was fitted to scores of another {key} ({own}, this run's is {other}): "
                     "`songsight calibrate` fits one to this run's"

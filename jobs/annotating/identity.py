@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 def run_identity(options: Any, windows: Any, species: tuple[str, ...] | None, fingerprints: dict[str, str]) -> str:
     """A hash of what decides a recording's hits; how fast they come, and what is made of them, has no part in it.
 
+    The names here are those of 0.1, whose runs go on. An option that decides hits and came since joins them only where
+    it has another value than hits were made with before: its field's metadata has that, see `options.in_0_1`.
+
     Args:
         options: of `songsight annotate`.
         windows: how recordings are cut.
@@ -39,6 +42,10 @@ def run_identity(options: Any, windows: Any, species: tuple[str, ...] | None, fi
         "site": options.site,
         **fingerprints,
     }
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name not in same and value != field.metadata.get("in_0_1", value):
+            same[field.name] = value
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -21,6 +21,7 @@ OptionsT = TypeVar("OptionsT")
 
 _OPTIONAL = re.compile(r"no type matching \{None\}\|(\w+) could be instantiated from \[(.*?)\]")
 _KINDS = {"FLOAT": "a number", "INT": "a whole number", "STR": "a text"}
+_GIVEN = "_given"
 _BOX = re.compile(r"[╭╮╰╯│─]+|^\s*-{3,}\s*$")  # where the terminal's encoding has no box, rules of dashes
 
 
@@ -56,7 +57,7 @@ def parse(cls: type[OptionsT], args: Sequence[str], prog: str, description: str)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
+            made = tyro.cli(
                 cls,
                 prog=prog,
                 description=description + "\n\n--config FILE reads the same options from a YAML mapping.",
@@ -66,6 +67,37 @@ def parse(cls: type[OptionsT], args: Sequence[str], prog: str, description: str)
         if stop.code == 0:
             raise
         raise UserError(_one_line(said.getvalue())) from None
+    known = _known_flags(fields)
+    return _with_given(made, frozenset(known[word] for word in _flags_in(words)))
+
+
+def given(options: Any) -> frozenset[str]:
+    """The fields that the user gave, with `--config` too; of options made in Python those that are not the default."""
+    said = vars(options).get(_GIVEN)
+    if said is not None:
+        return said
+    return frozenset(f.name for f in dataclasses.fields(options) if getattr(options, f.name) != f.default)
+
+
+def replace(options: OptionsT, values: dict[str, Any]) -> OptionsT:
+    """The options with other values that nobody gave."""
+    return _with_given(dataclasses.replace(options, **values), given(options))  # type: ignore[type-var]
+
+
+def _with_given(options: OptionsT, names: frozenset[str]) -> OptionsT:
+    vars(options)[_GIVEN] = names  # beside the fields, so that it is no option itself
+    return options
+
+
+def in_0_1(options: Any) -> dict[str, Any]:
+    """What songsight 0.1 did where an option was not given: its default, or what was done before there was the option.
+
+    A field that came since, or that has another default since, says so in its metadata:
+    `field(default="masked", metadata={"in_0_1": "infonce"})`. Records of 0.1 are read by it, see
+    `jobs.distilling.resume` and `jobs.annotating.identity`, so that the same command goes on with what is there.
+    """
+    fields = [f for f in dataclasses.fields(options) if f.default is not dataclasses.MISSING]
+    return {f.name: f.metadata.get("in_0_1", f.default) for f in fields}
 
 
 def as_dict(options: Any) -> dict[str, Any]:

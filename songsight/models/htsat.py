@@ -106,6 +106,9 @@ class TowerConfig:
 class Tower(nn.Module):
     """The encoder. Weights are random until a checkpoint's are loaded, see `from_clap`.
 
+    The names in its state dict are part of what models are known by (`checkpoints.fingerprint`): results, trainings and
+    calibrations would be refused if one changed. A weight that moves keeps its old name for that hash.
+
     Args:
         config: of the checkpoint.
     """

@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -79,7 +81,15 @@ def test_a_sweep_is_one_table_of_runs(
 def test_a_killed_sweep_goes_on_under_its_run(
     world: World, clap: Path, teacher_dir: Path, tmp_path: Path, ray_started: None
 ) -> None:
-    """Killed in its second trial: the first is not trained again, and the table is that of one sweep."""
+    """Killed in its second trial: the first is not trained again, and the table is that of one sweep.
+
+    What goes on is a version with another default.
+    """
+
+    @dataclass(frozen=True)
+    class Later(sweep.Options):
+        objective: Any = "masked"
+
     out = tmp_path / "swept"
     planned = options(world, clap, teacher_dir, out, set=("lr=1e-4,3e-4",), concurrent=1, epochs=12, checkpoint_every=4)
     words = ["--recordings", planned.recordings, "--teacher", planned.teacher, "--student", planned.student]
@@ -97,8 +107,10 @@ def test_a_killed_sweep_goes_on_under_its_run(
     first = json.loads((out / "trial-000" / "training.json").read_text())
     with pytest.raises(UserError, match=r"--epochs 3: the sweep in .*swept has 12"):
         sweep.main(dataclasses.replace(planned, epochs=3))
-    rows = sweep.main(planned)
+    rows = sweep.main(Later(**vars(planned) | {"objective": "masked"}))
     assert [row["error"] for row in rows] == ["", ""]
+    told = [json.loads((out / trial / "training.json").read_text()) for trial in ("trial-000", "trial-001")]
+    assert [record["options"]["objective"] for record in told] == ["infonce", "infonce"]
     assert first["mlflow_run"] in {row["run_id"] for row in rows}
     client = mlflow.MlflowClient(tracking_uri=tracking.store())
     parent = client.get_run(client.get_run(first["mlflow_run"]).data.tags["mlflow.parentRunId"])

@@ -111,6 +111,16 @@ def test_a_file_comes_back_and_knows_what_it_was_fitted_to(tmp_path: Path) -> No
             found.check(made_with | {key: other})
 
 
+def test_scores_may_come_to_be_made_with_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = {"model": "m", "score": "max"}
+    monkeypatch.setitem(calibration.IN_0_1, "context_s", 0.0)
+    for fitted, asked in ((earlier, earlier | {"context_s": 0.0}), (earlier | {"context_s": 0.0}, earlier)):
+        Calibration(fitted, (-1.0, 2.0), {}).check(asked)
+    for fitted, asked in ((earlier, earlier | {"context_s": 9.0}), (earlier | {"context_s": 9.0}, earlier)):
+        with pytest.raises(UserError, match=r"another context_s"):
+            Calibration(fitted, (-1.0, 2.0), {}).check(asked)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"songsight_calibration": 1, "x": 2})])
 def test_something_else_is_no_calibration(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.json").write_text(text)

@@ -62,6 +62,11 @@ def test_an_archive_that_grows(
     said = asked_again(archive, gallery_dir, model_dir, out)
     assert f"already holds this run ({first['run_id']}): nothing to do" in said.stdout
 
+    # A version with other options has another mark for the same command: it looks closely once, and so do we.
+    (out / "run.json").write_text(json.dumps(first | {"stamp": "of another version"}))
+    assert run(world, gallery_dir, model_dir, out, archive=archive, **OPTIONS) == first
+    assert "nothing to do" in capsys.readouterr().out
+
     # Two more recordings; one of the old ones becomes another; one goes away.
     archives.fill(archive, 6, 2)
     changed = archive / "site-2" / "20240514_050100.wav"

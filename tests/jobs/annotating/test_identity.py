@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,37 @@ from songsight.errors import UserError
 OPTIONS: dict[str, Any] = {"gallery": "g", "out": "o", "archive": "s3://forest/2025", "model": "m"}
 
 
-def run_id(**changed: Any) -> str:
-    options = annotate.Options(**(OPTIONS | changed))
+# Options that change no hit by themselves: what they name is hashed, or they are in `windows` or the precision.
+APART = {"gallery", "model", "calibration", "range", "species_list", "window_s", "hop_s", "precision"}
+APART |= {"out", "from_embeddings", "merge_gap_s", "dry_run", "batch_size", "actors", "gpus_per_actor"}
+
+
+def run_id(cls: type = annotate.Options, **changed: Any) -> str:
+    options = cls(**(OPTIONS | changed))
     return identity.run_identity(options, Windows(3.0, 3.0), None, {"model": "a", "gallery": "b"})
+
+
+def test_a_run_is_what_0_1_took_it_for() -> None:
+    """Folders hold these, by version 0.1's own code."""
+    assert run_id() == "45176dfa102ebd40"
+    other = run_id(top_k=2, embeddings="binary", timezone="Europe/Berlin", latitude=1.5, longitude=-2.0)
+    assert other == "25e4986af3b44823"
+
+
+def test_every_option_is_known_to_decide_hits_or_not() -> None:
+    fields = dataclasses.fields(annotate.Options)
+    deciding = {f.name for f in fields if run_id(**{f.name: "another"}) != run_id()}
+    assert deciding == {f.name for f in fields} - APART
+
+
+def test_an_option_that_came_since_counts_where_it_changes_hits() -> None:
+    @dataclass(frozen=True)
+    class Later(annotate.Options):
+        context_s: float = field(default=9.0, metadata={"in_0_1": 0.0})
+        bridge: float = field(default=0.5, metadata={"in_0_1": 0.25})  # was one of 0.1's already
+
+    assert run_id(Later, context_s=0.0, bridge=0.25) == run_id()
+    assert len({run_id(), run_id(Later, bridge=0.25), run_id(Later, context_s=0.0)}) == 3
 
 
 @pytest.mark.parametrize(
