@@ -7,18 +7,40 @@ that is done, and work may come from an iterator that never fits in memory.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
+
+from songsight.errors import JobError
 
 TASKS_AHEAD = 4
 """Tasks handed to Ray for each CPU of the cluster: what is waiting there is not waited for."""
 PATIENCE_S = 60.0
 TRIES = 3
-"""Starts of a task whose process ends each time, before it is taken apart."""
+"""Starts of a task whose process ends each time, before it is taken apart; of an actor that never came up."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class _Actor:
+    """Makes what works when it is asked to, not before.
+
+    Of an error in an actor's own constructor Ray says that the actor died; that of a method is handed on as it is.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made: Any = None
+
+    def prepare(self) -> None:
+        if self._made is None:
+            self._made = self._make()
+
+    def work(self, item: Any) -> Any:
+        self.prepare()  # where a process ended, its next one begins here
+        return self._made.work(item)
 
 
 def actors(
@@ -45,17 +67,19 @@ def actors(
 
     Raises:
         Exception: what the constructor or the work raised.
+        JobError: the process of an actor ended each of `TRIES` times before it was made.
     """
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import ActorUnavailableError, RayTaskError
 
     items = iter(items)
     first = list(itertools.islice(items, most))
-    remote: Any = ray.remote(kind).options(max_restarts=-1, max_task_retries=-1, **resources)
+    named: Any = type(kind.__name__, (_Actor,), {})  # which Ray shows
+    remote: Any = ray.remote(named).options(max_restarts=-1, max_task_retries=-1, **resources)
     starting: dict[Any, Any] = {}
     for _ in first:
-        actor = remote.remote(**arguments)
-        starting[actor.__ray_ready__.remote()] = actor
+        actor = remote.remote(functools.partial(kind, **arguments))
+        starting[actor.prepare.options(max_task_retries=TRIES - 1).remote()] = actor
     items = itertools.chain(first, items)
     busy: dict[Any, Any] = {}
     patient = True
@@ -75,6 +99,11 @@ def actors(
                     result = ray.get(ref)
                 except RayTaskError as error:
                     raise error.cause from error
+                except ActorUnavailableError as error:
+                    raise JobError(
+                        f"the process of {kind.__name__} ended each of {TRIES} times that it was started: is there "
+                        "memory enough for it? Ray's lines above say how it ended"
+                    ) from error
                 item = next(items, None)
                 if item is not None:
                     busy[actor.work.remote(item)] = actor

@@ -154,6 +154,7 @@ _DEMUXERS = "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,
 _EXACT = ("mov", "wav", "w64", "aiff", "flac", "caf", "mp3", "aac", "wv")
 _SEEK_AHEAD_S = 10.0  # nearer than this, decoding on is about as fast as seeking
 _PREROLL_S = 0.5  # codecs need some packets before their output settles after a seek
+_COUNTED = ("mp3", "flac")
 _NO_LENGTH = ("aac",)  # bare packets, whose length FFmpeg guesses from the first few
 _FAR_TICKS = 1 << 60
 _LEAST_GAP_S = 0.005  # less between two time stamps is their rounding
@@ -166,8 +167,8 @@ class AvDecoder:
     Args:
         source: a local path, or a handle that stays open as long as this.
         size: the file's bytes.
-        frames: the length, where it is known better than from the header.
-        count: whether to walk all packets for the length, because the header has none or a wrong one.
+        frames: the length, where it was counted before.
+        count: whether to walk all packets of an MP3 or a FLAC for the length: the header has none or a wrong one.
 
     Raises:
         AudioError: unreadable, or no-audio for a file without an audio track.
@@ -195,9 +196,17 @@ class AvDecoder:
         self.exact = container in _EXACT
         self._first_pts: int | None = None
         self._restart()
-        self.frames = self._claimed_frames() if frames is None else frames
-        if (count and frames is None) or container in _NO_LENGTH or self.frames == 0:
+        count = count and container in _COUNTED
+        self.frames = self._claimed_frames()
+        if container == "flac":
+            end = self._count() or self.frames
+            self.frames = max(end, frames or self._count(seek=False)) if count else end
+            self.exact = self.frames == end  # else the frames' numbers, which seeks go by, start again inside the file
+        elif count and frames is not None:
+            self.frames = frames
+        elif count or container in _NO_LENGTH or self.frames == 0:
             self.frames = self._count()
+        self.sequential = not self.exact or (count and container == "mp3")
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Frames start..stop (see the module's docstring)."""
@@ -254,8 +263,8 @@ class AvDecoder:
             return 0
         return round(seconds * self.sample_rate_hz)
 
-    def _count(self) -> int:
-        """The frames that the packets stand for, by reading but not decoding them."""
+    def _count(self, seek: bool = True) -> int:
+        """The frames that the packets stand for, without decoding them: by the last one's time, or by their sum."""
         first, end, ticks = None, 0, 0
         try:
             for packet in self._container.demux(self._stream):
@@ -264,11 +273,12 @@ class AvDecoder:
                     end = max(end, packet.pts + (packet.duration or 0))
                 if first is None and packet.pts is not None:
                     first = packet.pts
-                    if self.exact:  # FFmpeg walks the rest by itself, far faster, when asked for a time past the end
+                    # FFmpeg walks the rest by itself, far faster, when asked for a time past the end.
+                    if self.exact and seek:
                         self._container.seek(_FAR_TICKS, stream=self._stream, backward=True)
         except _ERRORS:
             self._raise_storage_error()  # otherwise the end of what can be read
-        if self.exact and first is not None:
+        if self.exact and seek and first is not None:
             ticks = end - first
         frames = round(ticks * (self._stream.time_base or 0) * self.sample_rate_hz)
         self._reopen()

@@ -23,18 +23,13 @@ class LengthTag:
     holds: bool
 
 
-def id3_bytes(handle: IO[bytes]) -> int:
-    """The length of an ID3v2 tag at the start of a file, 0 without one."""
-    handle.seek(0)
-    head = handle.read(10)
-    if len(head) < 10 or head[:3] != b"ID3":
-        return 0
-    return 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
-
-
 def length_tag(handle: IO[bytes], size: int) -> LengthTag | None:
     """The Xing or Info tag in an MP3's first frame; None without one."""
-    start = id3_bytes(handle)
+    handle.seek(0)
+    head = handle.read(10)
+    start = 0
+    if len(head) == 10 and head[:3] == b"ID3":
+        start = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
     handle.seek(start)
     head = handle.read(_HEAD_BYTES)
     at = max(head.find(b"Xing"), head.find(b"Info"))
@@ -46,10 +41,3 @@ def length_tag(handle: IO[bytes], size: int) -> LengthTag | None:
     per_frame = 1152 if head[1] & 0x08 else 576  # MPEG 1, or the lower rates of MPEG 2
     off = abs(size - start - tagged_bytes)
     return LengthTag(frames * per_frame, off <= max(_MOST_OFF_BYTES, _MOST_OFF_SHARE * tagged_bytes))
-
-
-def is_mp3(handle: IO[bytes]) -> bool:
-    """Whether a file starts, behind an ID3 tag, with a frame of MPEG audio, layer III."""
-    handle.seek(id3_bytes(handle))
-    head = handle.read(2)
-    return len(head) == 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2

@@ -22,9 +22,8 @@ import soxr
 
 from songsight import reasons
 from songsight.audio.decoders import AvDecoder, RangeHandle, SoundFileDecoder
-from songsight.audio.flac import flac_length
 from songsight.audio.header import pcm_layout, refuse_broken_link, refuse_hopeless, refuse_without_samples
-from songsight.audio.mp3 import is_mp3, length_tag
+from songsight.audio.mp3 import length_tag
 from songsight.audio.names import AUDIO_EXTENSIONS, is_audio_path
 from songsight.errors import UserError
 from songsight.reasons import REASONS, AudioError, StorageError
@@ -82,8 +81,8 @@ class Reader:
 
     Args:
         url: a local path or any URL that `songsight.store.urls` knows.
-        known_frames: what an earlier `probe` of the same file said, which spares an MP3 without a length from being
-            walked through again.
+        known_frames: what an earlier `probe` of the same file said, which spares an MP3 or a FLAC without a length
+            from being walked through again.
         block_bytes: fetched at a time from an object store.
 
     Raises:
@@ -173,10 +172,14 @@ class Reader:
         self._path = path if local else None
         self._layout = pcm_layout(self._handle, self._size)
         refuse_without_samples(self._handle, self._layout, self._size)
-        self._flac = flac_length(self._handle, self._size) if self._layout is None else None
-        self._is_mp3 = self._layout is None and self._flac is None and is_mp3(self._handle)
-        self._mp3_tag = length_tag(self._handle, self._size) if self._is_mp3 else None
-        first, second = (self._libsndfile, self._pyav) if self._for_libsndfile() else (self._pyav, self._libsndfile)
+        self._tag = length_tag(self._handle, self._size) if self._layout is None else None
+        self._counts = self._tag is None or not self._tag.holds
+        self._flac_frames = 0
+        self._handle.seek(0)
+        # libsndfile reads uncompressed sound and FLAC best. Its seeks in Ogg miss by some 100 samples, and in MP3 it
+        # believes wrong lengths, writes to stderr and takes other containers for MP3: there it comes second.
+        its_own = self._layout is not None or self._handle.read(4) in _LIBSNDFILE_MAGIC
+        first, second = (self._libsndfile, self._pyav) if its_own else (self._pyav, self._libsndfile)
         try:
             self._decoder = first()
         except AudioError as error:
@@ -186,38 +189,39 @@ class Reader:
             self._fallback = second
         self.info = self._describe()
 
-    def _for_libsndfile(self) -> bool:
-        """libsndfile reads uncompressed sound and FLAC best. Its seeks in Ogg miss by some 100 samples, and in MP3 it
-        believes wrong lengths, writes to stderr and takes other containers for MP3: there it comes second."""
-        assert self._handle is not None
-        self._handle.seek(0)
-        return self._layout is not None or self._flac is not None or self._handle.read(4) in _LIBSNDFILE_MAGIC
-
     def _libsndfile(self) -> SoundFileDecoder:
         assert self._handle is not None
         layout = self._layout
         if layout is not None and layout.data_size_wrong and layout.subtype is not None:
             held_bytes = layout.held_frames * layout.frame_bytes
             return SoundFileDecoder(RangeHandle(self._handle, layout.data_offset, held_bytes), raw=layout)
-        if self._flac is not None and self._flac.held_frames not in (None, self._flac.claimed_frames):
-            raise AudioError("unreadable", "FLAC header and frames disagree")  # libsndfile believes the header
-        decoder = SoundFileDecoder(self._path or RangeHandle(self._handle, 0, self._size))
-        if decoder.frames < 0:
-            decoder.close()
-            raise AudioError("unreadable", "libsndfile: unknown length")
+        decoder = SoundFileDecoder(self._source())
+        if decoder.format.startswith("FLAC/"):
+            # A header that was never brought up to date, as after a power cut, tells none or another file's length.
+            self._flac_frames = max(0, decoder.frames)
+            self._counts = decoder.frames < 0 or self._flac_end() not in (None, decoder.frames)
+            if self._counts:
+                decoder.close()
+                raise AudioError("unreadable", "libsndfile: the FLAC header tells another length than the last frame")
         return decoder
 
-    def _pyav(self) -> AvDecoder:
-        assert self._handle is not None
-        source = self._path or RangeHandle(self._handle, 0, self._size)
-        if self._flac is not None:
-            return AvDecoder(source, self._size, self._flac.held_frames)
-        return AvDecoder(source, self._size, self._known_frames if self._counts else None, count=self._counts)
+    def _flac_end(self) -> int | None:
+        """Where a FLAC file ends by the number of its last frame; None where FFmpeg cannot read it."""
+        try:
+            decoder = AvDecoder(self._source(), self._size)
+        except StorageError:
+            raise
+        except AudioError:
+            return None
+        decoder.close()
+        return decoder.frames
 
-    @property
-    def _counts(self) -> bool:
-        """Whether the length is only to be had by walking through all packets."""
-        return self._is_mp3 and (self._mp3_tag is None or not self._mp3_tag.holds)
+    def _pyav(self) -> AvDecoder:
+        return AvDecoder(self._source(), self._size, self._known_frames if self._counts else None, count=self._counts)
+
+    def _source(self) -> str | RangeHandle:
+        assert self._handle is not None
+        return self._path or RangeHandle(self._handle, 0, self._size)
 
     def _describe(self) -> AudioInfo:
         assert self._decoder is not None
@@ -228,10 +232,9 @@ class Reader:
         if layout is not None and layout.subtype is not None:
             claimed = max(layout.claimed_frames, frames)
             frames = min(frames, layout.held_frames)
-        elif self._flac is not None:
-            claimed = self._flac.claimed_frames or frames
-        elif self._mp3_tag is not None and not self._mp3_tag.holds:
-            claimed = max(self._mp3_tag.claimed_frames, frames)
+        elif self._tag is not None and not self._tag.holds and decoder.format.startswith("MP3/"):
+            claimed = max(self._tag.claimed_frames, frames)
+        claimed = self._flac_frames or claimed
         return AudioInfo(
             frames=frames,
             sample_rate_hz=decoder.sample_rate_hz,
@@ -240,7 +243,7 @@ class Reader:
             decoder=decoder.name,
             truncated=claimed > frames,
             claimed_duration_s=claimed / decoder.sample_rate_hz,
-            sequential=isinstance(decoder, AvDecoder) and (not decoder.exact or self._counts),
+            sequential=isinstance(decoder, AvDecoder) and decoder.sequential,
         )
 
     def _decode(self, start: int, stop: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from songsight import pool
-from songsight.errors import UserError
+from songsight.errors import JobError, UserError
 
 
 class Counting:
@@ -32,12 +32,24 @@ class Counting:
 class Refusing:
     """Cannot be made, or cannot work."""
 
-    def __init__(self, at_once: bool) -> None:
+    def __init__(self, at_once: Exception | None = None) -> None:
         if at_once:
-            raise ValueError("no such thing")
+            raise at_once
 
     def work(self, number: int) -> int:
         raise UserError(f"{number} is no number")
+
+
+class Dying:
+    """Its process ends before it is made, so many times."""
+
+    def __init__(self, folder: Path, times: int) -> None:
+        (folder / str(os.getpid())).touch()
+        if len(list(folder.iterdir())) <= times:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def work(self, number: int) -> int:
+        return -number
 
 
 def test_every_item_is_worked_on_though_a_process_is_killed(ray_started: None, tmp_path: Path) -> None:
@@ -66,17 +78,28 @@ def test_more_actors_than_there_is_room_for_do_not_hold_it_up(ray_started: None,
 
 
 def test_no_items_need_no_actor(ray_started: None) -> None:
-    assert list(pool.actors(Refusing, {"at_once": True}, [], 2, num_cpus=1)) == []
+    assert list(pool.actors(Refusing, {"at_once": UserError()}, [], 2, num_cpus=1)) == []
 
 
 def test_an_actors_error_is_its_own(ray_started: None) -> None:
     with pytest.raises(UserError, match=r"^7 is no number$"):
-        list(pool.actors(Refusing, {"at_once": False}, [7], 2, num_cpus=1))
+        list(pool.actors(Refusing, {}, [7], 2, num_cpus=1))
 
 
-def test_an_actor_that_cannot_be_made_is_said(ray_started: None) -> None:
-    with pytest.raises(Exception, match="no such thing"):
-        list(pool.actors(Refusing, {"at_once": True}, [7], 2, num_cpus=1))
+@pytest.mark.parametrize("error", [UserError("--model m: no such folder"), ValueError("no such thing")])
+def test_a_constructors_error_is_its_own(ray_started: None, error: Exception) -> None:
+    with pytest.raises(type(error), match=f"^{error}$"):
+        list(pool.actors(Refusing, {"at_once": error}, [7, 8, 9], 2, num_cpus=1))
+
+
+def test_an_actor_whose_process_ends_while_it_is_made_is_made_again(ray_started: None, tmp_path: Path) -> None:
+    assert list(pool.actors(Dying, {"folder": tmp_path, "times": 2}, [7], 1, num_cpus=1)) == [-7]
+
+
+def test_but_not_for_ever(ray_started: None, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="the process of Dying ended each of 3 times that it was started"):
+        list(pool.actors(Dying, {"folder": tmp_path, "times": 99}, [7], 1, num_cpus=1))
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_what_no_node_has_is_said(ray_started: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,4 +123,4 @@ def test_tasks_give_every_result_though_a_process_is_killed(ray_started: None, t
 
 def test_a_tasks_error_is_its_own(ray_started: None) -> None:
     with pytest.raises(UserError, match=r"^1 is no number$"):
-        list(pool.tasks(lambda number: Refusing(False).work(number), [1]))
+        list(pool.tasks(lambda number: Refusing().work(number), [1]))

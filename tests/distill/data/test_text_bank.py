@@ -10,6 +10,7 @@ import pytest
 
 from distill.data import text_bank
 from songsight.models import teacher
+from songsight.store import urls
 
 TEXTS = ["Turdus merula", "a song thrush", "Aves"]
 
@@ -35,6 +36,15 @@ def test_the_same_texts_are_embedded_once(taught_by: teacher.Teacher, tmp_path: 
     np.testing.assert_array_equal(first, again)
     with pytest.raises(AttributeError):
         text_bank.stored([*TEXTS, "new"], silent, str(tmp_path / "b"))
+
+
+def test_a_remote_bank_is_copied_once(taught_by: teacher.Teacher, tmp_path: Path) -> None:
+    there = text_bank.stored(TEXTS, taught_by, "memory://state")
+    shutil.rmtree(tmp_path / "cache")  # as on another node
+    bank = text_bank.read(there)
+    assert isinstance(bank, np.memmap)
+    urls.remove_file(there)
+    np.testing.assert_array_equal(bank, text_bank.read(there))
 
 
 def test_its_name_tells_teacher_texts_and_tokenizer_apart(taught_by: teacher.Teacher, tmp_path: Path) -> None:

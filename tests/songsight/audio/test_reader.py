@@ -356,6 +356,36 @@ def test_damage_inside_a_flac_keeps_the_time_of_what_follows(tmp_path: Path) -> 
     assert 0 < wrong.sum() <= 3 * 4096
 
 
+def test_damage_in_a_flac_without_a_length_keeps_time_too(tmp_path: Path) -> None:
+    samples = sound(8.0)
+    content = bytearray(Path(flac_with_total(Path(write(tmp_path / "a.flac", samples)), 0)).read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 30_000] = bytes(30_000)
+    (tmp_path / "a.flac").write_bytes(content)
+    with open_audio(str(tmp_path / "a.flac")) as reader:
+        assert (reader.info.frames, reader.info.sequential) == (len(samples), False)
+        np.testing.assert_allclose(reader.read(7.0, 8.0), samples[7 * RATE :], atol=1e-4)
+        np.testing.assert_allclose(reader.read(0.0, 8.0)[7 * RATE :], samples[7 * RATE :], atol=1e-4)
+
+
+@pytest.mark.parametrize("total", [0, 18 * RATE, 6 * RATE + 1])
+def test_a_flac_whose_frame_numbers_start_again(tmp_path: Path, total: int) -> None:
+    """As of a recorder that pauses: by their numbers three times six seconds are six."""
+    samples = sound(6.0)
+    content = Path(flac_with_total(Path(write(tmp_path / "a.flac", samples)), total)).read_bytes()
+    first = content.index(b"\xff\xf8", 42)
+    (tmp_path / "a.flac").write_bytes(content[:first] + 3 * content[first:])
+    whole = np.concatenate([samples] * 3)
+    info = probe(str(tmp_path / "a.flac"))
+    assert (info.frames, info.truncated, info.sequential) == (len(whole), False, True)
+    for known in (None, info.frames):
+        with open_audio(str(tmp_path / "a.flac"), known) as reader:
+            assert reader.info == info
+            for start_s in (13.0, 2.0, 7.0, 0.0, 17.0):
+                start = round(start_s * RATE)
+                np.testing.assert_allclose(reader.read(start_s, start_s + 1.0), whole[start : start + RATE], atol=1e-4)
+
+
 def test_mp3_that_claims_too_much_or_too_little(tmp_path: Path) -> None:
     samples = sound(6.0)
     content = Path(encode(tmp_path / "a.mp3", samples, "libmp3lame")).read_bytes()
