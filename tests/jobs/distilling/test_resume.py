@@ -143,30 +143,12 @@ def assert_rows_accounted(folder: Path, world_size: int) -> None:
         assert sorted(row for share in shares for row in share) == sorted(wanted.tolist()), step
 
 
-def policies() -> dict[str, int]:
-    """The scheduling policy of each of Ray's processes below this one, by name."""
-    found = {}
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            command = " ".join(process.cmdline())
-            name = command.removeprefix("ray::").split(".")[0] if command.startswith("ray::") else process.name()
-            found[name.strip()] = os.sched_getscheduler(process.pid)
-    return found
-
-
-def killing(
-    before: set[str], which: slice, steps: int = 9, aside: dict[str, int] | None = None
-) -> tuple[threading.Thread, list[int]]:
-    """A thread that kills some of a training's workers behind a step, and the list of those.
-
-    `aside` takes the processes' policies just before.
-    """
+def killing(before: set[str], which: slice, steps: int = 9) -> tuple[threading.Thread, list[int]]:
+    """A thread that kills some of a training's workers behind a step, and the list of those."""
     killed: list[int] = []
 
     def kill() -> None:
         wait_for_steps(before, steps)
-        if aside is not None:
-            aside.update(policies())
         for process in own_workers()[which]:
             killed.append(process.pid)
             process.kill()
@@ -186,16 +168,11 @@ def test_a_killed_worker_is_replaced(
 ) -> None:
     """The only worker, or one of two ranks."""
     monkeypatch.setenv(work.ROWS_TO, str(tmp_path))
-    aside: dict[str, int] = {}
-    killer, killed = killing({last_run().info.run_id}, slice(0, 1), aside=aside if hasattr(os, "SCHED_IDLE") else None)
+    killer, killed = killing({last_run().info.run_id}, slice(0, 1))
     killer.start()
     train(world, clap, teacher_dir, tmp_path / "m", **OPTIONS, workers=str(workers))
     killer.join()
     assert len(killed) == 1
-    if hasattr(os, "SCHED_IDLE"):  # what is not a part of a step does not interrupt it
-        assert aside["TrainController"] == os.SCHED_IDLE
-        assert aside["raylet"] == os.SCHED_BATCH
-        assert not aside.keys() & {"PlacementGroupCleaner", "DatasetManager"}  # started for nothing
     run_id = last_run().info.run_id
     if workers == 1:
         assert_as_undisturbed(run_id, tmp_path / "m", undisturbed)
