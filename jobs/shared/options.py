@@ -12,6 +12,7 @@ import io
 import math
 import re
 import sys
+import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -19,10 +20,8 @@ from songsight.errors import UserError
 
 OptionsT = TypeVar("OptionsT")
 
-_OPTIONAL = re.compile(r"no type matching \{None\}\|(\w+) could be instantiated from \[(.*?)\]")
-_KINDS = {"FLOAT": "a number", "INT": "a whole number", "STR": "a text"}
+_KINDS = {int: "a whole number", float: "a number"}
 _GIVEN = "_given"
-_BOX = re.compile(r"[╭╮╰╯│─]+|^\s*-{3,}\s*$")  # where the terminal's encoding has no box, rules of dashes
 
 
 def flag(field_name: str) -> str:
@@ -34,7 +33,8 @@ def parse(cls: type[OptionsT], args: Sequence[str], prog: str, description: str)
     """Reads a job's options from the command line and, with `--config`, from a YAML file.
 
     Args:
-        cls: a frozen dataclass; its field docstrings are the help.
+        cls: a frozen dataclass; its field docstrings are the help. A field is a bool, or a text, a number, a Literal of
+            texts, a tuple of one of these, or None. An option that stands alone means its field's metadata `bare`.
         args: the words of the command line.
         prog: what the user typed, for usage and error lines.
         description: the text above the options in `--help`.
@@ -44,14 +44,11 @@ def parse(cls: type[OptionsT], args: Sequence[str], prog: str, description: str)
             `--config` file that cannot be read or names unknown fields.
         SystemExit: with 0, after `--help`.
     """
-    words = [_underscores_to_dashes(word) for word in args]
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if not {"-h", "--help"} & set(words):
-        words = _gathered(_filled(_with_config(words, fields), fields), fields)
-        _check_names(words, fields)
-        _check_required(words, fields)
+    words, names = ["--help"], frozenset[str]()
+    if not {"-h", "--help"} & set(args):
+        words, names = _checked(cls, args)
 
-    # tyro takes a third of a second to import: errors that need no types are answered before it.
+    # tyro takes a third of a second to import, and draws a box around what it finds wrong: we look for that before it.
     import tyro
 
     said = io.StringIO()
@@ -66,9 +63,8 @@ def parse(cls: type[OptionsT], args: Sequence[str], prog: str, description: str)
     except SystemExit as stop:
         if stop.code == 0:
             raise
-        raise UserError(_one_line(said.getvalue())) from None
-    known = _known_flags(fields)
-    return _with_given(made, frozenset(known[word] for word in _flags_in(words)))
+        raise UserError(" ".join(said.getvalue().split())) from None
+    return _with_given(made, names)
 
 
 def given(options: Any) -> frozenset[str]:
@@ -105,38 +101,52 @@ def as_dict(options: Any) -> dict[str, Any]:
     return dataclasses.asdict(options)
 
 
-def _underscores_to_dashes(word: str) -> str:
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return "--" + name[2:].replace("_", "-") + equals + value
+def _checked(cls: type, args: Sequence[str]) -> tuple[list[str], frozenset[str]]:
+    """The words for tyro, those of `--config` among them, once nothing is wrong with their names and types.
 
-
-def _flags_in(words: Sequence[str]) -> list[str]:
-    return [word.partition("=")[0] for word in words if word.startswith("--") and len(word) > 2]
-
-
-def _known_flags(fields: dict[str, dataclasses.Field]) -> dict[str, str]:
-    """Every accepted option, and the field it sets."""
+    Returns:
+        them, and the fields that they give.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
     known = {flag(name): name for name in fields}
-    return known | {"--no-" + name.replace("_", "-"): name for name in fields if fields[name].type in ("bool", bool)}
+    known |= {"--no-" + flag(name)[2:]: name for name in fields if hints[name] is bool}
+    by_field = _by_field(args, known | {"--config": "config"}, hints)
+    if "config" in by_field:
+        _check("--config", str, by_field["config"][1:])
+        by_field = _from_file(by_field.pop("config")[1], known, hints) | by_field
+    needed = [field.name for field in fields.values() if field.default is field.default_factory is dataclasses.MISSING]
+    if missing := [flag(name) for name in needed if name not in by_field]:
+        raise UserError(f"missing {', '.join(missing)}")
+    words = []
+    for name, (option, *values) in by_field.items():
+        values = values or [fields[name].metadata["bare"]] if "bare" in fields[name].metadata else values
+        _check(option, hints[name], values)
+        words += [f"{option}={values[0]}"] if len(values) == 1 else [option, *values]
+    return words, frozenset(by_field)
 
 
-def _with_config(words: list[str], fields: dict[str, dataclasses.Field]) -> list[str]:
-    """Replaces `--config FILE` by the options that the file holds, less those that are given on the line itself."""
-    path, rest = None, []
-    remaining = iter(words)
-    for word in remaining:
-        if word == "--config":
-            path = next(remaining, None)
-            if path is None:
-                raise UserError("--config needs the path of a YAML file")
-        elif word.startswith("--config="):
-            path = word.partition("=")[2]
+def _by_field(args: Sequence[str], known: dict[str, str], hints: dict[str, Any]) -> dict[str, list[str]]:
+    """Each field that is named on the command line, with its option and the values; those of a tuple's add up."""
+    found: dict[str, list[str]] = {}
+    last: list[str] = []
+    for word in args:
+        option, equals, value = word.partition("=")
+        option = option.replace("_", "-")
+        if not word.startswith("--") and last:
+            last.append(word)
+        elif option not in known:
+            raise UserError(f"no option {option}{_nearest(option, known)}")
         else:
-            rest.append(word)
-    if path is None:
-        return rest
+            name = known[option]
+            before = found.get(name) if typing.get_origin(hints.get(name)) is tuple else None
+            last = found[name] = before or [option]
+            last += [value] if equals else []
+    return found
+
+
+def _from_file(path: str, known: dict[str, str], hints: dict[str, Any]) -> dict[str, list[str]]:
+    """The same of a `--config` file."""
     import yaml
 
     try:
@@ -148,59 +158,16 @@ def _with_config(words: list[str], fields: dict[str, dataclasses.Field]) -> list
         raise UserError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"--config {path} should be a mapping of options, such as `hop_s: 5`")
-
-    known = _known_flags(fields)
-    given = {known[name] for name in _flags_in(rest) if name in known}
-    from_file: list[str] = []
+    found = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
-        if name not in fields:
+        if name not in hints:
             raise UserError(f"--config {path}: no option {key!r}{_nearest(flag(name), known)}")
-        if name in given or value is None:
-            continue
-        if isinstance(value, bool):
-            from_file.append(flag(name) if value else "--no-" + name.replace("_", "-"))
-        elif isinstance(value, list):
-            from_file += [flag(name), *map(str, value)]
-        else:
-            from_file += [flag(name), str(value)]
-    return from_file + rest
-
-
-def _gathered(words: list[str], fields: dict[str, dataclasses.Field]) -> list[str]:
-    """Puts the values of a repeated list option behind its first place: `--set a --set b` is `--set a b`."""
-    lists = {flag(name) for name, field in fields.items() if str(field.type).startswith("tuple")}
-    rest: list[str] = []
-    values: dict[str, list[str]] = {}
-    into = rest
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name in lists:
-            into = values.setdefault(name, [])
-            into += [value] if equals else []
-        else:
-            if word.startswith("--"):
-                into = rest
-            into.append(word)
-    return rest + [word for name, some in values.items() for word in (name, *some)]
-
-
-def _filled(words: list[str], fields: dict[str, dataclasses.Field]) -> list[str]:
-    """Gives options that stand alone the value that they then mean, their field's `bare`: `--embeddings --out x`."""
-    bare = {flag(name): field.metadata["bare"] for name, field in fields.items() if "bare" in field.metadata}
-    filled: list[str] = []
-    for word, following in zip(words, [*words[1:], "--"], strict=False):
-        filled.append(word)
-        if word in bare and following.startswith("--"):
-            filled.append(bare[word])
-    return filled
-
-
-def _check_names(words: Sequence[str], fields: dict[str, dataclasses.Field]) -> None:
-    known = _known_flags(fields)
-    for name in _flags_in(words):
-        if name not in known:
-            raise UserError(f"no option {name}{_nearest(name, known)}")
+        if value is True or (value is False and hints[name] is bool):
+            found[name] = [flag(name) if value else f"--no-{flag(name)[2:]}"]
+        elif value is not None:
+            found[name] = [flag(name), *map(str, value if isinstance(value, list) else [value])]
+    return found
 
 
 def _nearest(name: str, known: dict[str, str]) -> str:
@@ -211,31 +178,29 @@ def _nearest(name: str, known: dict[str, str]) -> str:
     return f"; did you mean {bare[near[0]]}?" if near else f" (options: {', '.join(known)})"
 
 
-def _check_required(words: Sequence[str], fields: dict[str, dataclasses.Field]) -> None:
-    given = set(_flags_in(words))
-    missing = [
-        flag(name)
-        for name, field in fields.items()
-        if field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-        and flag(name) not in given
-    ]
-    if missing:
-        raise UserError(f"missing {', '.join(missing)}")
+def _check(option: str, hint: Any, values: list[str]) -> None:
+    """Refuses values that are not of an option's type, or too many or none."""
+    if typing.get_origin(hint) is not tuple and len(values) != (hint is not bool):
+        takes = "no value" if hint is bool else "one value"
+        raise UserError(f"{option} takes {takes} (got {' '.join(values) or 'none'})")
+    kinds = _leaves(hint)
+    choices = [kind for kind in kinds if isinstance(kind, str)]
+    for value in values:
+        if value == "None" and type(None) in kinds:
+            continue
+        if choices and value not in choices:
+            raise UserError(f"{option} should be one of {', '.join(choices)} (got {value})")
+        for kind in _KINDS.keys() & set(kinds):
+            try:
+                kind(value)
+            except ValueError:
+                raise UserError(f"{option} should be {_KINDS[kind]} (got {value})") from None
 
 
-def _one_line(box: str) -> str:
-    """tyro draws its errors as a box with the help of the option below the message: keep the message."""
-    lines = [_BOX.sub(" ", line).strip() for line in box.splitlines()]
-    text: list[str] = []
-    for line in lines[1:]:
-        if not line and text:
-            break
-        if line:
-            text.append(line)
-    message = " ".join(text) or " ".join(box.split())
-    message = _OPTIONAL.sub(lambda found: f"should be {_KINDS.get(found[1], found[1])} (got {found[2]})", message)
-    return message.removeprefix("Error parsing ").rstrip(".")
+def _leaves(hint: Any) -> list[Any]:
+    """What a value may be: float and None of `float | None`, the choices of a Literal."""
+    parts = typing.get_args(hint)
+    return [leaf for part in parts for leaf in _leaves(part)] if parts else [hint]
 
 
 def require_positive(**values: float | None) -> None:

@@ -62,7 +62,7 @@ def test_bad_input_is_one_line(
         ({"--images": "/no/images.parquet"}, "--images: no such file"),
         ({"--split": "dev"}, "--split dev: no photograph"),
         ({"--teacher": "/no/teacher"}, "--teacher /no/teacher: no such folder"),
-        ({"--image-resize": "crop"}, "invalid choice 'crop'"),
+        ({"--image-resize": "crop"}, "--image-resize should be one of checkpoint, squash (got crop)"),
     ):
         good = {"--images": world.images, "--teacher": teacher_dir, "--out": tmp_path / "g"}
         with pytest.raises(SystemExit) as stop:

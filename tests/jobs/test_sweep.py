@@ -180,7 +180,7 @@ def test_the_papers_ablation_keeps_its_order(world: World, clap: Path, teacher_d
         (["--set", "lr"], "--set lr: should be an option and its values"),
         (["--set", "lr=1e-4,"], "--set lr=1e-4,: should be an option and its values"),
         (["--set", "rate=1"], "--set rate=1: no option 'rate' to try values of (options: teacher, "),
-        (["--set", "lr=fast"], "--set: --lr: could not convert string to float: 'fast'"),
+        (["--set", "lr=fast"], "--set: --lr should be a number (got fast)"),
         (["--set", "lr=1,0"], "--lr should be greater than 0 (got 0)"),
         (["--set", "lr=1", "--set", "lr=2"], "--set lr: is given twice"),
         (["--set", "batch_size=8,1000"], "--batch-size 1000 is more than the 32 rows"),
