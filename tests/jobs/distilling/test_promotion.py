@@ -201,21 +201,12 @@ def test_rules(text: str, rule: Rule) -> None:
     assert Rule.parse(text) == rule
 
 
-def test_who_wins() -> None:
-    above, reaching = Rule.parse("text_mAP>champion"), Rule.parse("text_mAP>=champion")
-    assert above.passes(0.5, None)
-    assert above.passes(0.5, 0.4)
-    assert not above.passes(0.5, 0.5)
-    assert reaching.passes(0.5, 0.5)
-    assert not reaching.passes(0.4, 0.5)
-    assert not above.passes(math.nan, None)
-
-
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
         ("text_mAP", "should be a measure, > or >=, and an alias or a number"),
         ("text_mAP<champion", "should be a measure, > or >=, and an alias or a number"),
+        ("text_mAP>nan", "--promote-if text_mAP>nan: should compare with a finite number"),
         ("loss>champion", "no measure 'loss' (measures: val_audio_to_image_mAP"),
         ("audio_to_image_mAP>champion", "is measured only with a --gallery"),
         ("naming_top1>candidate", "has no val_naming_top1 to compare with"),
@@ -243,9 +234,30 @@ def test_a_wrong_rule_is_one_line_before_training(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_number_to_be_above(registered: Path) -> None:
-    measures = {"val_text_mAP": 0.5}
-    assert promotion.enter(NAME, "2", measures, Rule.parse("text_mAP>0.6")).startswith("candidate, not champion")
-    assert aliases()["champion"] == "1"
-    assert promotion.enter(NAME, "2", measures, Rule.parse("text_mAP>0.4")).startswith("candidate and champion")
-    assert aliases()["champion"] == "2"
+@pytest.mark.parametrize(
+    ("rule", "value", "champion", "said"),
+    [
+        ("text_mAP>0.6", 0.5, "1", "candidate, not champion (val_text_mAP 0.5000 against 0.6)"),
+        ("text_mAP>champion", 0.4, "1", "candidate, not champion (val_text_mAP 0.4000 against 0.4000 of champion)"),
+        (
+            "text_mAP>winner",
+            math.nan,
+            "1",
+            "candidate, not champion (val_text_mAP nan against winner, of which there is ",
+        ),
+        ("text_mAP>=champion", 0.4, "2", "candidate and champion (val_text_mAP 0.4000 against 0.4000 of champion)"),
+        ("text_mAP>champion", 0.5, "2", "candidate and champion"),
+        ("text_mAP>0.4", 0.5, "2", "candidate and champion"),
+        ("text_mAP>winner", 0.1, "2", "candidate and champion (val_text_mAP 0.1000 against winner, of which "),
+    ],
+)
+def test_who_wins(registered: Path, rule: str, value: float, champion: str, said: str) -> None:
+    client().set_registered_model_alias(NAME, "champion", "1")
+    before = client().get_model_version(NAME, "1").tags["val_text_mAP"]
+    client().set_model_version_tag(NAME, "1", "val_text_mAP", "0.4")
+    try:
+        assert promotion.enter(NAME, "2", {"val_text_mAP": value}, Rule.parse(rule)).startswith(said)
+        assert aliases() == {"candidate": "2", "champion": champion}
+    finally:
+        client().set_registered_model_alias(NAME, "champion", "1")
+        client().set_model_version_tag(NAME, "1", "val_text_mAP", before)
