@@ -9,9 +9,10 @@ the like when it starts to work, so that help and a wrong option answer at once.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import gc
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -52,13 +53,38 @@ def usage() -> str:
 
 def command(*words: str) -> NoReturn:
     """The process of `songsight …`: runs `main` on these words and the command line's, and ends with its exit code."""
-    from jobs import ending
-
     try:
         main([*words, *sys.argv[1:]])
     except SystemExit as stop:
-        ending.leave(stop.code if isinstance(stop.code, int) else 0)
-    ending.leave(0)
+        leave(stop.code if isinstance(stop.code, int) else 0)
+    leave(0)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with this exit code and Ray with it, without the interpreter taking its memory apart.
+
+    Arrow reads in threads of its own, which may still hold a Python file when the answer has long been given. Where
+    one of them asks for the interpreter's lock while Python 3.11 finalizes, the process aborts with 134, whatever the
+    job's exit code was (https://github.com/apache/arrow/issues/34314).
+
+    The code is another one where what was printed cannot be written: 141 where its reader went away, else 1 and a line
+    that says why.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        ray = sys.modules.get("ray")
+        if ray and hasattr(ray, "shutdown"):  # a thread may just be importing it
+            ray.shutdown()
+    logging.shutdown()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 141
+    except OSError as error:
+        print(f"songsight: error: what was printed cannot be written: {error.strerror}", file=sys.stderr)
+        code = 1
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,9 +116,6 @@ def run_job(job: str, args: Sequence[str] | None = None) -> None:
     """
     from jobs.shared import options
 
-    # torch, Ray and MLflow make half a million objects that stay: to look through them for garbage every few hundred
-    # new ones takes a quarter of the time to import them.
-    gc.set_threshold(50_000, 20, 20)
     prog = f"songsight {job}"
     module = importlib.import_module(f"jobs.{job}")
     try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import entry_points
 
+import psutil
 import pytest
 
 from jobs.cli import JOBS, command
@@ -32,7 +34,7 @@ rows = pyarrow.csv.open_csv(
 )
 print(len(rows.read_next_batch()) > 0)
 """
-LEAVE = "from jobs import ending; ending.leave(2)"
+LEAVE = "from jobs.cli import leave; leave(2)"
 
 
 def end(program: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
@@ -45,14 +47,21 @@ def test_a_thread_of_arrow_that_still_reads_changes_no_exit_code() -> None:
     assert (run.returncode, run.stdout, run.stderr) == (2, "True\n", "")
 
 
-def test_threads_exit_functions_and_output_come_before_the_end() -> None:
-    run = end(
-        "import atexit, threading, time;"
-        "atexit.register(print, 'registered', end='');"
-        "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start();"
-        "print('main');" + LEAVE
-    )
-    assert (run.returncode, run.stdout, run.stderr) == (2, "main\nthread\nregistered", "")
+def test_ray_ends_with_the_process() -> None:
+    start = "import psutil; from jobs import cluster; cluster.connect();"
+    run = end(start + "print(*(child.pid for child in psutil.Process().children()));" + LEAVE)
+    assert (run.returncode, run.stderr) == (2, "")
+    started = set(map(int, run.stdout.split()))
+    assert len(started) > 1
+
+    def alive() -> set[int]:
+        running = psutil.process_iter(["pid", "status"])  # nobody may wait for a process whose parent is gone
+        return {one.pid for one in running if one.info["status"] != psutil.STATUS_ZOMBIE} & started
+
+    until = time.monotonic() + 10
+    while alive() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert alive() == set()
 
 
 def test_output_that_cannot_be_written_is_said() -> None:
