@@ -137,6 +137,9 @@ def ray_started() -> Iterator[None]:
 
     from jobs.shared import cluster
 
+    # Workers import what the tests hand them.
+    path = filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+    os.environ["PYTHONPATH"] = os.pathsep.join(path)
     cluster.connect()
     yield
     ray.shutdown()

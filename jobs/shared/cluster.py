@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import io
 import logging
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from songsight.errors import UserError
 from songsight.reasons import one_line
+from songsight.store import registry
 
 ANSWER_S = 10.0
-_FOR_A_CLUSTER = ("start_monitor", "start_log_monitor", "start_api_server")
-"""What starts those of Ray's processes that a Ray of one job on one machine is as good without: the one that asks for
-more nodes, the one that sends what workers print to drivers that show it, and the server of the dashboard, which starts
-without a dashboard too, to count Ray's users."""
-_UNMEASURED = {"RAY_event_stats": "0", "RAY_enable_metrics_collection": "0"}
-"""What each of Ray's processes measures of itself, whenever it wakes, for a dashboard."""
-_NICENESS = {"RAY_worker_niceness": "0"}
-"""Ray puts its workers behind its own processes. Where one job is all that it does, they are the job: they run as the
-command does (`nice songsight …` counts), and Ray's processes are those that may wait."""
 T = TypeVar("T")
 
 
@@ -41,28 +33,38 @@ def connect() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray's C++ core warns on this process's stderr of each actor that takes its arguments from the object store.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if not address:
-        # One node of one machine is not taken away with a notice: no process need watch for that.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        for name, value in (_UNMEASURED | _NICENESS).items():
-            os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # to count its users Ray would ask the network
     import ray
 
     if not ray.is_initialized():
-        # Without an address Ray would first try the last cluster that `ray start` noted down on this machine, and wait
-        # ten minutes for it where it was killed.
-        where: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
-        # What workers print stays in Ray's own logs: the job says what matters, and errors come with their traceback.
         try:
-            # The C++ core announces the level it was given on stderr.
-            with _without_stderr(), contextlib.nullcontext() if address else _small():
+            # The C++ core announces the level it was given on stderr. What workers print stays in Ray's own logs: the
+            # job says what matters, and errors come with their traceback.
+            with _without_stderr(), _where(address) as where:
                 ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
-            atexit.register(ray.shutdown)  # comes before Ray's own, which waits for logs that are not shown
         except ConnectionError as error:  # such as of a cluster that wants a token
             if not address:
                 raise
             reason = str(error.__cause__ or error).strip().splitlines()[-1]  # above it lies the C++ core's traceback
             raise UserError(f"RAY_ADDRESS {address}: no job can start there: {one_line(reason)}") from None
+
+
+@contextlib.contextmanager
+def _where(address: str) -> Iterator[dict[str, Any]]:
+    """What `ray.init` is told of the place to run at."""
+    if address:
+        yield {"address": address}
+        return
+    with tempfile.TemporaryDirectory() as empty:
+        yield {
+            # Without an address Ray would first try the last cluster that `ray start` noted down on this machine, and
+            # wait ten minutes for it where it was killed.
+            "address": "local",
+            "include_dashboard": False,
+            # Ray has its workers import from the driver's folder first: a user's own `inference.py` there would be
+            # taken for songsight's. A store in a relative file is meant from there nevertheless.
+            "runtime_env": {"working_dir": empty, "env_vars": {"MLFLOW_TRACKING_URI": registry.store()}},
+        }
 
 
 def connect_beside(work: Callable[[], T]) -> T:
@@ -119,25 +121,6 @@ def _without_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-@contextlib.contextmanager
-def _small() -> Iterator[None]:
-    """Leaves out `_FOR_A_CLUSTER` of a Ray that is started inside.
-
-    They take half of the time that Ray takes to start on two cores, and wake through the whole job. `ray.init` has no
-    options for them and the methods are not public ones: where Ray has others, the processes are there.
-    """
-    from ray._private.node import Node
-
-    kept = {name: getattr(Node, name) for name in _FOR_A_CLUSTER if hasattr(Node, name)}
-    for name in kept:
-        setattr(Node, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        for name, start in kept.items():
-            setattr(Node, name, start)
 
 
 def gpus() -> int:

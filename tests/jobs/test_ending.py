@@ -48,7 +48,7 @@ def test_a_thread_of_arrow_that_still_reads_changes_no_exit_code() -> None:
 
 
 def test_ray_ends_with_the_process() -> None:
-    start = "import psutil; from jobs import cluster; cluster.connect();"
+    start = "import psutil; from jobs.shared import cluster; cluster.connect();"
     run = end(start + "print(*(child.pid for child in psutil.Process().children()));" + LEAVE)
     assert (run.returncode, run.stderr) == (2, "")
     started = set(map(int, run.stdout.split()))

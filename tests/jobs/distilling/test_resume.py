@@ -265,10 +265,8 @@ def kill_all_of(driver: subprocess.Popen) -> None:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """A head and two more nodes, each with two CPUs, on this machine."""
-    # What this process's own Ray of one node was told: that no node's end will be announced.
-    monkeypatch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", raising=False)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(2):
         made.add_node(num_cpus=2)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -35,7 +34,7 @@ def test_a_cluster_that_is_gone_is_said_at_once(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 def test_a_store_in_a_file_is_refused_where_the_work_is_on_other_nodes() -> None:
     """A head without CPUs, as cluster.yaml has: whatever trains does so on a node that is still to come."""
-    ask = "from jobs import cluster; cluster.connect(); cluster.require_shared('MLFLOW_TRACKING_URI', {uri!r})"
+    ask = "from jobs.shared import cluster; cluster.connect(); cluster.require_shared('MLFLOW_TRACKING_URI', {uri!r})"
     said = {}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
@@ -63,80 +62,10 @@ def test_a_cluster_that_was_killed_does_not_hold_up_the_next_job() -> None:
         Path(folder, "ray", "ray_current_cluster").write_text("127.0.0.1:1")
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         said = subprocess.run(
-            [sys.executable, "-c", "from jobs import cluster; cluster.connect(); print(cluster.slots(0) > 0)"],
+            [sys.executable, "-c", "from jobs.shared import cluster; cluster.connect(); print(cluster.slots(0) > 0)"],
             env=environment | {"RAY_TMPDIR": folder},
             capture_output=True,
             text=True,
             timeout=120,
         )
     assert said.stdout == "True\n", said.stderr
-
-
-_PROCESSES = """
-import os
-import psutil
-from jobs.shared import cluster
-cluster.connect()
-import ray
-import ray.data
-assert ray.data.range(8).map(lambda row: row).count() == 8
-for process in psutil.Process().children(recursive=True):
-    print(process.cmdline())
-niceness = ray.get(ray.remote(lambda: os.getpriority(os.PRIO_PROCESS, 0)).remote())
-print("as the command's:", niceness == os.getpriority(os.PRIO_PROCESS, 0))
-"""
-
-
-def test_a_ray_of_ones_own_starts_only_what_one_job_needs() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    said = subprocess.run(
-        [sys.executable, "-c", _PROCESSES], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert said.returncode == 0, said.stderr
-    assert "/raylet/raylet" in said.stdout
-    assert "/gcs/gcs_server" in said.stdout
-    assert "as the command's: True" in said.stdout
-    for none in ("/log_monitor.py", "/monitor.py", "/dashboard.py"):
-        assert none not in said.stdout
-
-
-_FAULTS = """
-from jobs.shared import cluster
-from distill import memory
-cluster.connect()
-import ray
-
-@ray.remote(runtime_env=memory.runtime_env() or {})
-def faults():
-    import resource
-    import numpy as np
-    def batch():
-        kept = [np.ones(size * 1_000_000, np.uint8) for size in (1, 11, 30, 50)]
-    batch(), batch()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        batch()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 5
-
-print(ray.get(faults.remote()))
-"""
-
-
-def _faults(env: dict[str, str]) -> float:
-    clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS" and name[:6] != "MALLOC"}
-    command = [sys.executable, "-c", _FAULTS]
-    done = subprocess.run(command, env=clean | env, capture_output=True, text=True, timeout=240)
-    return float(done.stdout or done.stderr)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told to keep memory")
-def test_workers_keep_a_batchs_memory_for_the_next_batch() -> None:
-    few = 0.005 * 92_000_000 / os.sysconf("SC_PAGE_SIZE")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        assert _faults({"RAY_ADDRESS": made.address}) < few
-    finally:
-        made.shutdown()
-    assert _faults({}) < few
-    # What a user has set himself stays: here each block is given back.
-    assert _faults({"MALLOC_ARENA_MAX": "8", "MALLOC_MMAP_MAX_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}) > few
