@@ -1,27 +1,28 @@
-"""The README's recipe: a job submitted to a cluster that `ray start` made on this machine."""
+"""The README's recipe to try a cluster on this machine, as it stands there but for ports and folders."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import World
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-START_S = 120
+ENVIRONMENT = "source .venv/bin/activate"
+STOP = "ray stop"  # ends every Ray of this machine, those of others too
 
 
 def free_ports(count: int) -> list[int]:
@@ -36,72 +37,62 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture
-def cluster() -> Iterator[tuple[str, dict[str, str]]]:
-    """(the dashboard's address, the environment to talk to it with) of a cluster in a folder of its own."""
-    folder = tempfile.mkdtemp(prefix="ray")  # short: Ray keeps sockets below it
-    head, dashboard, agent, grpc = free_ports(4)
-    gone = ("RAY_ADDRESS", "RAY_AUTH_MODE", "MLFLOW_TRACKING_URI")
-    environment = {name: value for name, value in os.environ.items() if name not in gone}
-    environment |= {
-        # A node of a cluster has songsight's Python as `python`, as a user's activated environment has.
-        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "RAY_TMPDIR": folder,
-        "RAY_AUTH_MODE": "disabled",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/m.db",
-    }
-    ports = [f"--port={head}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
-    process = subprocess.Popen(
-        [BIN / "ray", "start", "--head", "--block", f"--dashboard-agent-grpc-port={grpc}", *ports],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{dashboard}"
-    try:
-        wait_for(f"http://127.0.0.1:{agent}/api/local_raylet_healthz")
-        wait_for(f"{address}/api/version")
-        yield address, environment
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+def folder() -> Iterator[Path]:
+    """A folder whose path is short, for Ray keeps sockets in it; what runs with it as `RAY_TMPDIR` is ended."""
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("RAY_TMPDIR") == name:
+                    process.kill()
 
 
-def wait_for(url: str) -> None:
-    """Returns once something answers at a URL."""
-    end = time.monotonic() + START_S
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.5)
+def recipe(changed: dict[str, str]) -> str:
+    """The README's commands, each part of which is put in its place exactly once."""
+    readme = (REPOSITORY / "README.md").read_text()
+    lines = readme.partition("To try it on this machine:\n")[2].partition("\nand on AWS")[0].splitlines()
+    script = "\n".join(line.strip() for line in lines)
+    for old, new in changed.items():
+        assert script.count(old) == 1, (old, script)
+        script = script.replace(old, new)
+    return script
 
 
-def test_annotate_runs_as_a_submitted_job(
-    cluster: tuple[str, dict[str, str]], world: World, model_dir: Path, gallery_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("token", [secrets.token_hex(32), None], ids=["after a local Ray", "on a fresh machine"])
+def test_the_recipe(
+    token: str | None, folder: Path, world: World, model_dir: Path, gallery_dir: Path, tmp_path: Path
 ) -> None:
-    address, environment = cluster
-    out = tmp_path / "annotated"
-    archive = tmp_path / "archive"
+    home, out, archive = tmp_path / "home", tmp_path / "annotated", tmp_path / "archive"
+    (home / ".ray").mkdir(parents=True)
+    if token:
+        (home / ".ray" / "auth_token").write_text(token)
     archive.mkdir()
     shutil.copy(world.folder / "0-0.wav", archive / "20240514_053000.WAV")
-    job = ["python", "-m", "jobs.annotate", "--archive", archive, "--gallery", gallery_dir, "--model", model_dir]
-    submitted = subprocess.run(
-        [BIN / "ray", "job", "submit", "--address", address, "--working-dir", REPOSITORY, "--", *job, "--out", out],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=400,
+    head, dashboard, agent, grpc = free_ports(4)
+    ports = f"--port={head} --dashboard-port={dashboard} --dashboard-agent-listen-port={agent}"
+    answers = f"until (: </dev/tcp/127.0.0.1/{dashboard} && : </dev/tcp/127.0.0.1/{agent}) 2>&-; do sleep 1; done"
+    script = recipe(
+        {
+            ENVIRONMENT: f"export PATH={BIN}:$PATH",
+            "ray start --head": f"ray start --head {ports} --dashboard-agent-grpc-port={grpc}; {answers}",
+            "http://127.0.0.1:8265": f"http://127.0.0.1:{dashboard}",
+            "$PWD/demo-out/archive": str(archive),
+            "$PWD/demo-out/gallery": str(gallery_dir),
+            "$PWD/demo-out/model": str(model_dir),
+            "/tmp/annotated": str(out),
+            STOP: "",
+        }
     )
-    assert submitted.returncode == 0, submitted.stdout
-    assert "1 recordings in = 1 annotated + 0 quarantined" in submitted.stdout
+    gone = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "MLFLOW_TRACKING_URI")
+    environment = {name: value for name, value in os.environ.items() if name not in gone}
+    environment |= {"HOME": str(home), "RAY_TMPDIR": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/m.db"}
+    with (tmp_path / "said").open("w+") as said:  # no pipe: what `ray start` leaves running would keep it open
+        command = ["bash", "-ec", script]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=said, stderr=said, timeout=500)
+        said.seek(0)
+        lines = said.read()
+    assert done.returncode == 0, lines
+    assert "1 recordings in = 1 annotated + 0 quarantined" in lines
     assert json.loads((out / "run.json").read_text())["annotated"] == 1
+    if token:
+        assert (home / ".ray" / "auth_token").read_text() == token
