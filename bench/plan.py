@@ -126,7 +126,7 @@ def main() -> None:
     assert again.units == 0
     said("planned again: all is finished")
     recordings = accounting.settle(seen, outcomes.files, 14_000)
-    sums = accounting.totals(recordings, 10.0, 10.0)
+    sums = accounting.totals(recordings, windows)
     assert sums.annotated == options.files
     said("account settled")
     grown = listing.compare(found.table, recordings, ())

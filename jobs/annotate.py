@@ -225,8 +225,8 @@ def main(options: Options) -> None:
                 None if options.embeddings == "none" else outcomes.heard,
             )
         here = recordings.filter(pc.is_in(recordings["path"], files.table["path"]))
-        sums = accounting.totals(here, windows.hop_s, windows.window_s)
-        now = accounting.totals(fresh, windows.hop_s, windows.window_s)
+        sums = accounting.totals(here, windows)
+        now = accounting.totals(fresh, windows)
         elapsed = time.monotonic() - begin
         shares = codes.total(outcomes.codes).shares() if options.embeddings == "binary" else None
         ending.conclude(

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from inference.archive.spans import Windows
 from songsight.reasons import RETRIED
 from songsight.store import tables
 
@@ -25,7 +26,7 @@ class Totals:
         partial: annotated files of which some could not be read.
         windows: windows that were decoded.
         hits: rows of hits.
-        annotated_s: seconds of sound in the annotated files' windows.
+        annotated_s: seconds of the annotated files that lie in a window, each second once.
         reasons: how many files were quarantined for each reason.
         to_retry: files that the next run of the same command tries again.
     """
@@ -108,27 +109,24 @@ def quarantine(recordings: pa.Table) -> pa.Table:
     return lost.append_column("stage", stage).select(tables.QUARANTINE.names).cast(tables.QUARANTINE)
 
 
-def totals(recordings: pa.Table, hop_s: float, window_s: float) -> Totals:
+def totals(recordings: pa.Table, windows: Windows) -> Totals:
     """The sums over a `tables.RECORDINGS_SEEN`.
 
     Args:
         recordings: of the run.
-        hop_s, window_s: of the windows.
+        windows: how they were cut.
     """
     status = recordings["status"]
     used = recordings.filter(pc.not_equal(status, "quarantined"))
-    durations_s = used["duration_s"].to_numpy()
-    heard_s = (used["windows"].to_numpy() - 1) * hop_s + window_s
-    partial = pc.equal(used["status"], "partial").to_numpy()
     lost = recordings.filter(pc.equal(status, "quarantined"))
     counts = {row["values"]: row["counts"] for row in pc.value_counts(lost["reason"]).to_pylist()}
     return Totals(
         annotated=len(used),
         quarantined=len(lost),
-        partial=int(partial.sum()),
+        partial=pc.sum(pc.equal(used["status"], "partial")).as_py() or 0,
         windows=pc.sum(recordings["windows"]).as_py() or 0,
         hits=pc.sum(recordings["hits"]).as_py() or 0,
-        annotated_s=float(np.where(partial, np.minimum(heard_s, durations_s), durations_s).sum()),
+        annotated_s=float(windows.heard_s(used["duration_s"].to_numpy(), used["windows"].to_numpy()).sum()),
         reasons=dict(sorted(counts.items())),
         to_retry=pc.sum(pc.is_in(recordings["reason"], pa.array(RETRIED))).as_py() or 0,
     )

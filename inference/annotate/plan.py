@@ -67,6 +67,15 @@ class Plan:
         """Windows in them."""
         return int(self.count_S[self.unit_S >= 0].sum())
 
+    @property
+    def todo_s(self) -> float:
+        """Seconds of sound in those windows."""
+        left = self.unit_S >= 0
+        file, first, count = (some[left] for some in (self.file_S, self.first_S, self.count_S))
+        durations_s = self.seen["duration_s"].take(file).to_numpy()
+        heard = self.windows.heard_s
+        return float((heard(durations_s, first + count) - heard(durations_s, first)).sum())
+
     def each(self) -> Iterator[tuple[Unit, pa.Table]]:
         """The units that are yet to be done, each with `FACTS` of its recordings."""
         known = self.seen.select(FACTS)

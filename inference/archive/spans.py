@@ -42,6 +42,20 @@ class Windows:
         starting = np.ceil(durations_s / self.hop_s - 1e-6)
         return np.maximum(1, np.minimum(covering, starting)).astype(np.int64)
 
+    def heard_s(self, durations_s: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Seconds of recordings that lie in their first windows, each second once.
+
+        Args:
+            durations_s: of the recordings, float [n].
+            counts: windows of each, int [n].
+
+        Returns:
+            float64 [n].
+        """
+        before = np.maximum(counts - 1, 0)
+        last_s = np.clip(durations_s - before * self.hop_s, 0, self.window_s)
+        return np.where(counts > 0, before * min(self.hop_s, self.window_s) + last_s, 0.0)
+
 
 @dataclass(frozen=True)
 class Span:

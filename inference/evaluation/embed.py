@@ -33,10 +33,8 @@ class _Embedder:
 
     def work(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         vectors, kept = clipping.embed_clips(self.clips, self._embed, rows, BATCH)
-        widths = np.cumsum(self._widths())[:-1]
-        parts = np.split(vectors.reshape(len(kept), -1), widths, axis=1) if len(kept) else []
-        if not parts:
-            parts = [np.zeros((0, width), np.float32) for width in self._widths()]
+        widths = self._widths()
+        parts = np.split(vectors.reshape(len(kept), sum(widths)), np.cumsum(widths)[:-1], axis=1)
         return {"row": kept} | {kind: np.ascontiguousarray(part) for kind, part in zip(KINDS, parts, strict=True)}
 
     def _widths(self) -> list[int]:
@@ -75,8 +73,9 @@ def embed_recordings(
         progress: called with the recordings done.
 
     Returns:
-        (rows int64 [m] in order, those that could be decoded; by `KINDS`, float32 [m, width]: the base model's pooled
-        embedding and its place in the joint audio–text space, the student's pooled embedding and its unit vector).
+        (rows int64 [m] in order, those that could be decoded, be it none; by `KINDS`, float32 [m, width]: the base
+        model's pooled embedding and its place in the joint audio–text space, the student's pooled embedding and its
+        unit vector).
     """
     import ray
 
@@ -90,10 +89,11 @@ def embed_recordings(
         "threads": 1,
     }
     parts: list[Any] = []
+    decoded = 0
     for part in pool.actors(_Embedder, arguments, blocks, actors, num_gpus=gpus_each, num_cpus=1):
         parts.append(part)
-        progress(sum(len(one["row"]) for one in parts))
+        decoded += len(part["row"])
+        progress(decoded)
     done = np.concatenate([part["row"] for part in parts])
     order = np.argsort(done, kind="stable")
-    filled = [part for part in parts if len(part["row"])]
-    return done[order], {kind: np.concatenate([part[kind] for part in filled])[order] for kind in KINDS}
+    return done[order], {kind: np.concatenate([part[kind] for part in parts])[order] for kind in KINDS}

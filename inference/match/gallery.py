@@ -249,9 +249,11 @@ def build(
     }
     most = min(actors, -(-len(blocks) // BLOCKS_PER_ACTOR))
     parts: list[pa.Table] = []
+    read = 0
     for part in pool.actors(_EmbedImages, {"load": load}, blocks, most, num_gpus=gpus_each, num_cpus=1):
         parts.append(part)
-        progress(sum(map(len, parts)), len(images))
+        read += len(part)
+        progress(read, len(images))
     done = pa.concat_tables(parts)
     bad = np.array([problem is not None for problem in done["problem"].to_pylist()], bool)
     quarantine = [

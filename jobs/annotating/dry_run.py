@@ -37,7 +37,6 @@ def describe(
     usable = seen.filter(pc.equal(seen["reason"], ""))
     hours = (pc.sum(usable["duration_s"]).as_py() or 0) / 3600
     left = planned.unit_S >= 0
-    todo_h = float(planned.count_S[left].sum()) * planned.windows.hop_s / 3600
     lines = [
         f"run {settings.run_id}: {len(files)} recordings in the archive, {files.skipped} other files skipped",
         f"  to annotate: {len(usable)} recordings, {hours:.2f} h" + _named("site", usable["site"]),
@@ -61,9 +60,9 @@ def describe(
         rate = _windows_per_s(settings, gpus)
         left_h = planned.todo_windows / (rate * count) / 3600
         lines.append(
-            f"  left: {todo_h:.2f} h of sound in {planned.units} units, about {_hours(left_h)} with {count} annotators "
-            f"at {rate:.1f} windows/s each (their encoder's pace at noise, measured for {_MEASURED_S:g} s; reading and "
-            "decoding, which go on beside it, are not in it)"
+            f"  left: {planned.todo_s / 3600:.2f} h of sound in {planned.units} units, about {_hours(left_h)} with "
+            f"{count} annotators at {rate:.1f} windows/s each (their encoder's pace at noise, measured for "
+            f"{_MEASURED_S:g} s; reading and decoding, which go on beside it, are not in it)"
         )
     else:
         lines.append("  left: nothing")

@@ -136,7 +136,7 @@ def main(options: annotate.Options) -> None:
         round_number = (before["round"] if before else 0) + 1
         with annotate.counting("hits filed") as filed:
             publish.publish(state, recordings, outcomes.parts, round_number, changed, filed)
-        sums = accounting.totals(recordings, windows.hop_s, windows.window_s)
+        sums = accounting.totals(recordings, windows)
         elapsed = time.monotonic() - begin
         matched, now = (sum(group.rows for group in some) for some in (groups, todo))
         told = {name: source.record.get(name) for name in INHERITED} | {

@@ -263,10 +263,9 @@ def _embedded(task: Labelled, subject: _Subject, options: Options) -> Units:
         if not np.isfinite(some).all():
             whose = f"--model {options.model}" if kind.startswith("student") else "--base"
             raise UserError(f"{whose}: gives vectors that are no finite numbers for clips of {task.name}")
-    found = scores.units(task, chosen[rows], vectors)
-    if not (found.split == "test").any():
+    if not (split[chosen[rows]] == "test").any():
         raise UserError(f"--data {options.data}: none of the test clips of {task.name} can be decoded")
-    return found
+    return scores.units(task, chosen[rows], vectors)
 
 
 def _clips(table: pa.Table, subject: _Subject, options: Options) -> Clips:

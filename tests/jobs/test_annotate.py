@@ -104,6 +104,17 @@ def test_scores_are_the_models_own(annotated: Path, gallery_dir: Path, model_dir
     assert row["scientific_name"] == shown.species[cosines.argmax()]
 
 
+def test_hours_are_those_heard(
+    world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 65 s eleven windows of 3 s, of 32.5 s five and one of 2.5 s, of 1 s one; the silent 7 s are quarantined."""
+    record = run(world, gallery_dir, model_dir, tmp_path / "out", window_s=3.0, hop_s=6.0)
+    assert record["hours"] * 3600 == pytest.approx(33 + 17.5 + 1, abs=0.01)
+    assert record["audio_hours_per_hour"] * record["elapsed_s"] == pytest.approx(33 + 17.5 + 1, abs=0.01)
+    assert "0.01 h, " in capsys.readouterr().out
+    assert record["windows"] == 11 + 6 + 1 + 2
+
+
 def test_the_same_command_again_does_nothing(
     annotated: Path, world: World, gallery_dir: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

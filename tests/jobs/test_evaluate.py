@@ -345,6 +345,30 @@ def test_a_model_that_gives_no_numbers_is_refused(
         )
 
 
+@pytest.mark.parametrize("split", [["test"], ["test", "train"]])
+def test_recordings_that_cannot_be_decoded_are_said(
+    split: list[str],
+    world: World,
+    gallery_dir: Path,
+    model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        row for row in tables.read_table(str(world.recordings), "--recordings").to_pylist() if row["split"] in split
+    ]
+    (tmp_path / "notes.wav").write_text("batteries changed")
+    for row in rows:
+        row["path"] = str(tmp_path / "notes.wav" if row["split"] == "test" else world.folder / row["path"])
+    at = tmp_path / "recordings.parquet"
+    tables.write_table(str(at), pa.Table.from_pylist(rows))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["evaluate", "--model", str(model_dir), "--gallery", str(gallery_dir), "--recordings", str(at)])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"songsight evaluate: error: --recordings: none of the test recordings of {at} can be decoded"
+
+
 def test_what_is_missing_or_cannot_be_compared_is_said(
     tmp_path: Path, evaluated: tuple[dict, Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

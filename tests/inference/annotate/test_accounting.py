@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from inference.annotate import accounting, ledger
 from inference.archive import inventory
+from inference.archive.spans import Windows
 
 
 def seen(path: str, reason: str = "", cut_short: str = "", rate: int = 48_000) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def test_every_file_is_annotated_or_quarantined() -> None:
         unit("u3", low=(3, 0, "")),
     ]
     table = accounting.settle(pa.Table.from_pylist(files, inventory.SEEN), ledger.gather(outcomes).files, 14_000)
-    sums = accounting.totals(table, hop_s=10, window_s=10)
+    sums = accounting.totals(table, Windows(window_s=10, hop_s=10))
     assert (sums.annotated, sums.partial, sums.quarantined) == (4, 2, 4)
     assert sums.annotated + sums.quarantined == len(files)
     assert (sums.hits, sums.windows) == (1 + 2 + 2 + 3, 1 + 3 + 2 + 2 + 3)
@@ -75,3 +76,12 @@ def test_every_file_is_annotated_or_quarantined() -> None:
         "gone": "decode",
         "nothing": "decode",
     }
+
+
+def test_what_lies_between_windows_is_not_heard() -> None:
+    """Of 25 s, in windows of 3 s every 6 s: 0–3, 6–9, 12–15, 18–21 and 24–25."""
+    files = [seen("all"), seen("cut"), seen("header", "empty")]
+    outcomes = [unit("u1", all=(5, 0, ""), cut=(2, 0, "truncated"))]
+    table = accounting.settle(pa.Table.from_pylist(files, inventory.SEEN), ledger.gather(outcomes).files, 14_000)
+    assert accounting.totals(table.slice(0, 1), Windows(3, 6)).annotated_s == 3 + 3 + 3 + 3 + 1
+    assert accounting.totals(table, Windows(3, 6)).annotated_s == 13 + 3 + 3

@@ -80,6 +80,20 @@ def test_what_must_be_decoded_from_its_start_stays_in_one_unit() -> None:
     ]
 
 
+def test_what_is_left_is_what_will_be_heard() -> None:
+    """Ten windows a span of a minute; of the second recording 0–3, 6–9, … 84–87, 90–91."""
+    seen = inventory({"a.wav": 600.0, "b.wav": 91.0})
+    windows = Windows(3, 6)
+    planned = plan.make(seen, windows, none())
+    assert planned.todo_s == 100 * 3 + 15 * 3 + 1
+    assert plan.make(seen, Windows(3, 1.5), none()).todo_s == 691
+    units = [unit for unit, _ in planned.each() if {span.path for span in unit.spans} == {"a.wav"}]
+    assert units
+    left = plan.make(seen, windows, ledger.gather([outcome(unit) for unit in units]))
+    spans = sum(len(unit.spans) for unit in units)
+    assert left.todo_s == planned.todo_s - spans * 10 * 3
+
+
 def test_nothing_to_do() -> None:
     planned = plan.make(inventory({"a.wav": None}), WINDOWS, none())
     assert (planned.units, planned.todo_windows, list(planned.each())) == (0, 0, [])

@@ -73,3 +73,32 @@ def test_spans_tile_any_recording(frames: int, window_s: float, hop_s: float, ra
 def test_counts_of_many_are_the_counts_of_each(durations_s: list[float], window_s: float, hop_s: float) -> None:
     windows = Windows(window_s, hop_s)
     assert windows.counts(np.array(durations_s)).tolist() == [windows.count(duration) for duration in durations_s]
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "hop_s", "count", "expected"),
+    [
+        (20, 6, 4, 3 + 3 + 3 + 2),
+        (16, 6, 3, 9),  # none begins in the last second
+        (2, 6, 1, 2),
+        (20, 3, 7, 20),
+        (20, 1.5, 13, 20),
+        (20, 6, 2, 6),  # the rest was not decoded
+        (20, 1.5, 3, 6),
+        (20, 6, 0, 0),
+    ],
+)
+def test_what_is_heard_of_a_recording_in_windows_of_three_seconds(
+    duration_s: float, hop_s: float, count: int, expected: float
+) -> None:
+    assert Windows(3, hop_s).heard_s(np.array([duration_s]), np.array([count])) == pytest.approx(expected)
+
+
+@given(duration_s=durations, window_s=lengths, hop_s=lengths)
+def test_what_is_heard_is_what_lies_in_a_window(duration_s: float, window_s: float, hop_s: float) -> None:
+    windows = Windows(window_s, hop_s)
+    begin_W = np.arange(windows.count(duration_s)) * hop_s
+    end_W = np.minimum(begin_W + window_s, duration_s)
+    once = np.minimum(end_W[:-1], begin_W[1:]) - begin_W[:-1]
+    expected = once.sum() + max(0.0, end_W[-1] - begin_W[-1])
+    assert windows.heard_s(np.array([duration_s]), np.array([len(begin_W)])) == pytest.approx(expected, abs=1e-3)

@@ -72,6 +72,28 @@ def test_ssw60_makes_its_gallery_once_and_the_whole_table(
     assert np.allclose(one["scores"], kept["scores"][:, columns], atol=1e-5)
 
 
+def test_a_benchmark_of_which_nothing_can_be_decoded_is_said(
+    model_dir: Path, tmp_path: Path, ray_started: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = layouts.beans(tmp_path / "beans")
+    sounds = list(root.rglob("*.wav"))
+    assert sounds
+    for sound in sounds:
+        sound.write_text("batteries changed")
+    words = [
+        "--model",
+        model_dir,
+        "--benchmark",
+        "beans",
+        "--data",
+        root,
+        "--taxonomy",
+        layouts.ebird(tmp_path / "e.csv"),
+    ]
+    said = refused(capsys, *words).splitlines()[-1]
+    assert said == f"songsight evaluate: error: --data {root}: none of the test clips of beans_watkins can be decoded"
+
+
 @pytest.mark.parametrize("name", list(LABELLED))
 def test_sounds_with_labels_are_named_every_way(
     name: str,
