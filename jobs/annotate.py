@@ -455,7 +455,7 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
     """Says now and then how far something without a known end is; nothing where it is over at once."""
     from jobs.shared import progress
 
-    tally = progress.Tally(what)
+    tally = progress.Progress(what)
     yield tally.update
     tally.close()
 

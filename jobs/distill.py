@@ -246,11 +246,13 @@ def train(options: Options, parent: str | None = None) -> Made:
         else:
             opts.note("no rows with split val: nothing is held out to look at")
         del taught_by
-        with progress.Follow(tracking.store(), run_id, recipe.order.steps * options.batch_size):
+        total = recipe.order.steps * options.batch_size
+        # Of a sweep's trial nobody sees it.
+        with progress.follow("recordings", total) if parent is None else contextlib.nullcontext() as say:
             trained = launch.fit(
                 recipe,
                 Data(TrainingRows.of(clips, text_plan), bank_url, held_out, names, noise_clips),
-                Tracking(tracking.store(), run_id, cluster.this_node()),
+                Tracking(tracking.store(), run_id, cluster.this_node(), say),
                 launch.Cluster(state_url, "run", worker_range(options), options.gpus_per_worker, options.max_failures),
             )
         _say_bad(trained.outcome, table, parts, options)

@@ -1,7 +1,7 @@
 """A training's curves in MLflow, sent by rank 0.
 
 The store is no part of the training: while it does not answer, what was measured is kept and sent later, across a
-restart too. The driver follows the run there, so that progress looks the same from one process and from eight nodes.
+restart too. How far the training is the driver hears apart from that.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from distill.data.order import Order
 
+SAY_EVERY_S = 1.0
 EVERY_S = 2.0  # between two requests: one a step would cost more than a small step
 LONGEST_PAUSE_S = 300.0  # between two tries while the store does not answer
 LAST_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # between the tries at the end
@@ -31,11 +32,14 @@ class Tracking:
         uri: of the store.
         run_id: the run.
         node: Ray's id of the node whose use of CPU, memory and GPUs the driver logs; empty where it logs none.
+        say: called by rank 0 now and then with the recordings seen and, behind a look, the held-out measures, if it is
+            given; it should return at once.
     """
 
     uri: str
     run_id: str
     node: str = ""
+    say: Callable[[int, dict[str, float]], Any] | None = None
 
 
 class TrainingLog:
@@ -54,7 +58,8 @@ class TrainingLog:
         self.pending: list[tuple[str, float, int, int]] = []  # name, value, unix time in ms, step
         self.later: list[Callable[[Any], None]] = []  # other things to log, given the client
         self.run_id = tracking.run_id
-        self.begin = self.sent = time.perf_counter()
+        self.begin = self.sent = self.said = time.perf_counter()
+        self.say = tracking.say
         self.pause_s = EVERY_S
         self.first_step: int | None = None
         self.waited_s = 0.0
@@ -79,6 +84,8 @@ class TrainingLog:
             values["recordings_per_s"] = done * self.order.batch_size / elapsed
             values["data_wait_fraction"] = self.waited_s / elapsed
         self.add(step, values)
+        if time.perf_counter() - self.said > SAY_EVERY_S or step == self.order.steps:
+            self._say(step, {})
         if time.perf_counter() - self.sent > self.pause_s:
             self.send()
 
@@ -91,6 +98,7 @@ class TrainingLog:
     def look(self, step: int, values: dict[str, float]) -> None:
         """What a look at the held-out recordings found."""
         self.latest = values
+        self._say(step, values)
         self.add(step, values)
         self.send()
 
@@ -131,6 +139,11 @@ class TrainingLog:
                 return
             time.sleep(pause_s)
         self.send()
+
+    def _say(self, step: int, measures: dict[str, float]) -> None:
+        if self.rank == 0 and self.say:
+            self.said = time.perf_counter()
+            self.say(step * self.order.batch_size, measures)
 
     def _send(self) -> None:
         """Takes out of what is pending what was sent, a request at a time."""

@@ -1,4 +1,4 @@
-"""Progress of long work: one live line on a terminal, a plain line now and then in a log."""
+"""Progress of long work on stderr: one live line on a terminal, a plain line now and then in a log."""
 
 from __future__ import annotations
 
@@ -6,99 +6,60 @@ import contextlib
 import sys
 import threading
 import time
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from typing import Any
 
 _TERMINAL_EVERY_S = 0.2
 _LOG_EVERY_S = 15.0
+_RATE_AFTER_S = 5.0  # the first things done say little of those to come
+_ANSWER_S = 10.0
 
 
 class Progress:
-    """Counts towards a total and says the rate and the time left on stderr.
+    """Counts, and says how many are done; where there is a total also at what rate, and the time left.
 
     Args:
         what: the counted things, in the plural.
-        total: how many there are.
+        total: how many there are, if that is known. Without it nothing is said of what is over at once.
     """
 
-    def __init__(self, what: str, total: float) -> None:
-        self.what = what
-        self.total = total
-        self.done = 0.0
+    def __init__(self, what: str, total: float | None = None) -> None:
+        self.what, self.total, self.done = what, total, 0.0
+        self.begin = self.said = time.monotonic()
         self.first: tuple[float, float] | None = None
-        self.begin = time.monotonic()
-        self.said = self.begin
         self.terminal = sys.stderr.isatty()
+        self.shown = False
 
     def update(self, done: float, total: float | None = None) -> None:
         """Sets how many are done."""
-        self.done = done
-        if total is not None:
-            self.total = total
         now = time.monotonic()
+        self.done = done
+        self.total = self.total if total is None else total
         if self.first is None:
             # What came first waited for actors to start: the rate begins behind it.
             self.first = (now, done)
         if now - self.said >= (_TERMINAL_EVERY_S if self.terminal else _LOG_EVERY_S):
-            self._say(now)
+            self.said, self.shown = now, True
+            self.line(self._text(now, *self.first), "" if self.terminal else "\n")
 
-    def line(self, text: str) -> None:
+    def line(self, text: str, end: str = "\n") -> None:
         """Says something else without breaking the live line."""
-        print(("\r\033[K" if self.terminal else "") + text, file=sys.stderr, flush=True)
+        print(("\r\033[K" if self.terminal else "") + text, end=end, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Says the last line."""
-        now = time.monotonic()
-        rate = self.done / max(now - self.begin, 1e-9)
-        end = "\r\033[K" if self.terminal else ""
-        print(
-            f"{end}{self.done:,.0f} {self.what} in {_clock(now - self.begin)}, {rate:,.1f}/s",
-            file=sys.stderr,
-            flush=True,
-        )
+        took_s = time.monotonic() - self.begin
+        if self.shown or self.total is not None:
+            rate = "" if self.total is None else f", {self.done / max(took_s, 1e-9):,.1f}/s"
+            self.line(f"{self.done:,.0f} {self.what} in {_clock(took_s)}{rate}")
 
-    def _say(self, now: float) -> None:
-        self.said = now
-        assert self.first is not None
-        since, before = self.first
-        rate = (self.done - before) / max(now - since, 1e-9) or self.done / max(now - self.begin, 1e-9)
-        left = _clock((self.total - self.done) / rate) if rate else "?"
-        share = f"{self.done / self.total:.0%}" if self.total else ""
-        line = f"{self.done:,.0f}/{self.total:,.0f} {self.what} {share} · {rate:,.1f}/s · {left} left"
-        if self.terminal:
-            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-
-class Tally:
-    """Counts what has no known end, and says on stderr how many there are.
-
-    Args:
-        what: the counted things, in the plural.
-    """
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.begin = self.said = time.monotonic()
-        self.terminal = sys.stderr.isatty()
-        self.done = 0
-        self.shown = False
-
-    def update(self, done: int) -> None:
-        """Sets how many there are."""
-        self.done = done
-        now = time.monotonic()
-        if now - self.said >= (_TERMINAL_EVERY_S if self.terminal else _LOG_EVERY_S):
-            self.said, self.shown = now, True
-            start, end = ("\r\033[K", "") if self.terminal else ("", "\n")
-            print(f"{start}{done:,} {self.what}", end=end, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Says the last line, if any was said."""
-        if self.shown:
-            took = _clock(time.monotonic() - self.begin)
-            start = "\r\033[K" if self.terminal else ""
-            print(f"{start}{self.done:,} {self.what} in {took}", file=sys.stderr, flush=True)
+    def _text(self, now: float, since: float, before: float) -> str:
+        if self.total is None:
+            return f"{self.done:,.0f} {self.what}"
+        share = f" {self.done / self.total:.0%}" if self.total else ""
+        rate = (self.done - before) / max(now - since, 1e-9) if now - since >= _RATE_AFTER_S else 0.0
+        ahead = f" · {rate:,.1f}/s · {_clock((self.total - self.done) / rate)} left" if rate > 0 else ""
+        return f"{self.done:,.0f}/{self.total:,.0f} {self.what}{share}{ahead}"
 
 
 def _clock(seconds: float) -> str:
@@ -106,53 +67,59 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
-class Follow:
-    """Shows a training run's progress as MLflow has it, wherever its workers are; a context manager.
+class _Board:
+    """An actor on the driver's node, where work on any node leaves word."""
+
+    def __init__(self) -> None:
+        self.words: list[tuple[float, dict[str, float]]] = []
+
+    def say(self, done: float, measures: dict[str, float]) -> None:
+        self.words.append((done, measures))
+
+    def take(self) -> list[tuple[float, dict[str, float]]]:
+        words, self.words = self.words, []
+        return words
+
+
+@contextlib.contextmanager
+def follow(what: str, total: float) -> Iterator[Callable[[float, dict[str, float]], Any]]:
+    """Shows the progress of work on Ray, wherever it runs.
 
     Args:
-        store: the tracking URI.
-        run_id: of the run.
-        total: recordings that it will have seen at its end.
+        what: the counted things, in the plural.
+        total: how many there are.
+
+    Yields:
+        what the work calls with how many are done, and with measures by name, which are shown where there are any. It
+        can be sent to any worker, and returns at once.
     """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def __init__(self, store: str, run_id: str, total: int) -> None:
-        from mlflow import MlflowClient
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board: Any = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    bar, ended = Progress(what, total), threading.Event()
 
-        self.client = MlflowClient(tracking_uri=store)
-        self.run_id = run_id
-        self.bar = Progress("recordings", total)
-        self.ended = threading.Event()
-        self.measures: dict[str, float] = {}
-        self.thread = threading.Thread(target=self._watch, daemon=True)
+    def look() -> None:
+        for done, measures in ray.get(board.take.remote(), timeout=_ANSWER_S):
+            bar.update(done)
+            if measures:
+                bar.line(f"{done:,.0f} {what}: " + ", ".join(f"{name} {value:.3f}" for name, value in measures.items()))
 
-    def __enter__(self) -> Follow:
-        self.thread.start()
-        return self
+    def watch() -> None:
+        while not ended.wait(1.0):
+            look()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.ended.set()
-        self.thread.join()
-        if error is None:
-            self._try_to_look()
-            self.bar.close()
+    def unless_ray_is_gone(work: Callable[[], None]) -> None:
+        with contextlib.suppress(ray.exceptions.RayError):  # the work goes on without its line
+            work()
 
-    def _watch(self) -> None:
-        while not self.ended.wait(2.0):
-            self._try_to_look()
-
-    def _try_to_look(self) -> None:
-        """A look at a store that may be away: the training goes on without it, and so does the line."""
-        with contextlib.suppress(Exception):
-            self._look()
-
-    def _look(self) -> None:
-        now = self.client.get_run(self.run_id).data.metrics
-        measures = {name: value for name, value in now.items() if name.startswith("val_")}
-        if measures and measures != self.measures:
-            self.measures = measures
-            seen = now.get("recordings_seen", 0)
-            self.bar.line(f"{seen:,.0f} recordings: " + ", ".join(f"{n} {v:.3f}" for n, v in measures.items()))
-        if "recordings_seen" in now:
-            self.bar.update(now["recordings_seen"])
+    thread = threading.Thread(target=unless_ray_is_gone, args=(watch,), daemon=True)
+    thread.start()
+    try:
+        yield board.say.remote
+    finally:
+        ended.set()
+        thread.join()
+    unless_ray_is_gone(look)
+    bar.close()

@@ -223,7 +223,9 @@ def test_too_many_bad_recordings_fail_the_run_which_goes_on_when_they_are_repair
     assert again.data.metrics["recordings_seen"] == 64
     (held,) = listed(again.info.run_id, tmp_path)
     assert (held["row"], held["split"], held["reason"]) == ("8", "val", "vanished")
-    assert "cannot be decoded: 0 of 32 to train on, 1 of 4 held out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cannot be decoded: 0 of 32 to train on, 1 of 4 held out" in said
+    assert "64 recordings: val_naming_top1 " in said
 
 
 def test_a_finished_training_is_left_as_it_is(

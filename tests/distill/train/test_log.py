@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -56,3 +57,15 @@ def test_what_was_not_sent_survives_a_restart(tracking: Tracking) -> None:
     assert again.send()
     assert curve(tracking, "loss") == [(1, 0.5)]
     assert curve(tracking, "resumed_from_step") == [(1, 1.0)]
+
+
+def test_rank_0_says_how_far_the_training_is(tracking: Tracking) -> None:
+    said: list[tuple[int, dict[str, float]]] = []
+    told = replace(tracking, say=lambda seen, measures: said.append((seen, measures)))
+    for rank in (0, 1):
+        log = TrainingLog(told, ORDER, rank)
+        for step in range(1, ORDER.steps + 1):
+            log.step(step, 0.0, loss=1.0)
+        log.look(ORDER.steps, {"val_text_mAP": 0.5})
+    assert said[-2:] == [(64, {}), (64, {"val_text_mAP": 0.5})]
+    assert len(said) < ORDER.steps  # not at every step
