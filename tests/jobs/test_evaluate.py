@@ -354,9 +354,7 @@ def test_recordings_that_cannot_be_decoded_are_said(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = [
-        row for row in tables.read_table(str(world.recordings), "--recordings").to_pylist() if row["split"] in split
-    ]
+    rows = [row for row in pq.read_table(world.recordings).to_pylist() if row["split"] in split]
     (tmp_path / "notes.wav").write_text("batteries changed")
     for row in rows:
         row["path"] = str(tmp_path / "notes.wav" if row["split"] == "test" else world.folder / row["path"])

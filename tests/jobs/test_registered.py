@@ -21,8 +21,7 @@ from jobs import distill
 from jobs.shared import tracking
 from songsight.models import registered
 from tests.conftest import World
-from tests.jobs.distilling.test_resume import kill_all_of
-from tests.jobs.test_submit import free_ports, wait_for
+from tests.servers import free_ports, kill_all_of, wait_for
 
 OF_0_1 = Path(__file__).parents[1] / "fixtures" / "registered_0_1.py"  # as songsight 0.1 logged it with its models
 NAME = "songsight-elsewhere"

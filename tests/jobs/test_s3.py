@@ -26,8 +26,9 @@ from songsight.models import htsat, student
 from songsight.store import urls
 from tests.conftest import World
 from tests.faulty_proxy import Fault, standing_before
-from tests.jobs.distilling.test_resume import by_step, kill_all_of, wait_for_steps
+from tests.jobs.distilling.test_resume import by_step, wait_for_steps
 from tests.s3_server import Store
+from tests.servers import kill_all_of
 
 pytestmark = pytest.mark.slow
 

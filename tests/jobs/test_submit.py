@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,22 +17,12 @@ import psutil
 import pytest
 
 from tests.conftest import World
+from tests.servers import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ENVIRONMENT = "source .venv/bin/activate"
 STOP = "ray stop"  # ends every Ray of this machine, those of others too
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, all different."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from jobs.shared import tracking
 from songsight.errors import UserError
 from songsight.models import student
 from tests.conftest import World
-from tests.jobs.distilling.test_resume import kill_all_of
+from tests.servers import kill_all_of
 
 PAIR = ["text_types=sci:1,com:1|taxon:1", "lr=1e-4,3e-4"]
 

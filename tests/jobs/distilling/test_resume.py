@@ -25,7 +25,7 @@ from songsight.errors import JobError, UserError
 from songsight.models import student
 from tests.conftest import World
 from tests.jobs.test_distill import curve, last_run, train
-from tests.jobs.test_submit import free_ports, wait_for
+from tests.servers import free_ports, kill_all_of, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -255,13 +255,6 @@ def test_a_training_goes_on_while_mlflow_is_away(
         losses = by_step(last_run().info.run_id, "loss")
         assert [losses[step] for step in range(1, STEPS + 1)] == [[pytest.approx(x, rel=1e-3)] for x in undisturbed[1]]
         assert last_run().info.status == "FINISHED"
-
-
-def kill_all_of(driver: subprocess.Popen) -> None:
-    """Kills a process and all that it started, at once."""
-    for process in [*psutil.Process(driver.pid).children(recursive=True), psutil.Process(driver.pid)]:
-        process.kill()
-    driver.wait()
 
 
 @pytest.fixture
