@@ -13,15 +13,23 @@ looks into what the table leaves open.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from jobs.shared import cluster, tracking
 from jobs.shared import options as opts
 from songsight.errors import UserError
+from songsight.store import urls
 
 if TYPE_CHECKING:
-    pass
+    from inference.benchmarks import Ask, Labelled
+    from inference.evaluation.measured import Settings
+    from jobs.evaluating.models import Names
+
+_OF_BENCHMARKS = ("data", "parts", "species_column", "window_s", "hop_s")
+_OF_COMPARISONS = ("compare", "out", "resamples", "seed")
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,136 @@ class Options:
 
 def main(options: Options) -> dict[str, Any]:
     """Prints the tables and returns them."""
+    _check(options)
+    if options.compare:
+        return _compare(options)
+    if options.benchmark or options.annotations:
+        return _measure_benchmark(options)
+    return _find_photographs(options)
+
+
+def _compare(options: Options) -> dict[str, Any]:
+    """Says in what two kept evaluations differ."""
+    from jobs.evaluating import compare
+
+    return compare.run(compare.Comparison(options.compare, options.out, options.resamples, options.seed))
+
+
+def _find_photographs(options: Options) -> dict[str, Any]:
+    """Measures how well the recordings of a table find the photographs of a gallery."""
+    from inference.evaluation import files
+    from jobs.evaluating import checks, inputs, models, results, retrieval
+
+    assert options.recordings
+    assert options.gallery
+    plan = checks.plan(options.checks, options.trained_on, options.synonyms, options.recordings)
+    question = inputs.Question(
+        options.recordings, options.gallery, options.taxonomy, options.train_recordings, options.seed
+    )
+    given = inputs.read(question)
+    checks.check_synonyms(plan, options.synonyms, given.gallery, options.gallery)
+    loaded = models.load(_names(options), given.gallery, "gallery", options.actors)
+    fingerprints = retrieval.fingerprints(given, loaded)
+
+    cluster.connect()
+    with tracking.run("evaluate", opts.as_dict(options), fingerprints) as active:
+        embedded = retrieval.embed(given, loaded)
+        found = retrieval.measure(embedded, _settings(options))
+        record = results.record(opts.as_dict(options), fingerprints, active.info.run_id)
+        outcome = retrieval.outcome(found, embedded, record)
+        results.keep(outcome, options.out, options.save_scores)
+        print(results.markdown(outcome))
+        if not plan.names:
+            return outcome.figures
+        checked = checks.run(checks.subject(plan, found, embedded), plan.names, options.out)
+        # What was kept before the checks, which may take long or fail, is kept again with them.
+        results.keep_files(files.summary(outcome, checks.sections(checked)), options.out)
+        return outcome.figures | {"checks": checked}
+
+
+def _measure_benchmark(options: Options) -> dict[str, Any]:
+    """Reads a benchmark and measures it.
+
+    One of sounds and pictures goes the way of any recordings and gallery (the gallery is made if none is given); of one
+    of sounds and labels the sounds are named.
+    """
+    from inference.benchmarks import BENCHMARKS, Pair
+    from jobs.evaluating import benchmarks
+
+    name = options.benchmark or "raven"
+    _check_benchmark(options, BENCHMARKS[name].heeds)
+    with tempfile.TemporaryDirectory(prefix="songsight-") as scratch:
+        where = options.out or scratch
+        ask = _ask(options, urls.join(where, "sounds"))
+        found = BENCHMARKS[name].read(ask)
+        if isinstance(found, Pair):
+            recordings = benchmarks.write_recordings(found, where)
+            gallery = benchmarks.gallery_of(found, ask.parts, options.gallery, _names(options), options.actors, where)
+            tables = replace(options, benchmark=None, data=None, parts=(), recordings=recordings, gallery=gallery)
+            return main(tables)
+        benchmarks.check_labelled(name, found, _given(options))
+        return _name_sounds(found, options)
+
+
+def _name_sounds(tasks: list[Labelled], options: Options) -> dict[str, Any]:
+    """Measures how well the sounds of a benchmark's parts are named."""
+    from inference.match import gallery
+    from jobs.evaluating import labelled, models, results, side_tables
+
+    assert options.data
+    shown = gallery.read(options.gallery) if options.gallery else None
+    loaded = models.load(_names(options), shown, "model", options.actors)
+    fingerprints = labelled.fingerprints(tasks, loaded, shown)
+
+    cluster.connect()
+    with (
+        tracking.run("evaluate", opts.as_dict(options), fingerprints) as active,
+        tempfile.TemporaryDirectory(prefix="songsight-") as folder,
+    ):
+        record = results.record(opts.as_dict(options), fingerprints, active.info.run_id)
+        setup = labelled.Setup(
+            options.data, loaded, shown, _settings(options), options.train_recordings, record, folder
+        )
+        parts = {}
+        for task in tasks:
+            prefix = f"{task.name}." if len(tasks) > 1 else ""
+            part = parts[task.name] = labelled.evaluate(task, setup, prefix, options.save_scores)
+            name = task.name if prefix else "table"
+            side_tables.keep(name, part.rows, part.heading, options.out, named=task.name)
+        labelled.keep(parts, setup, options.out)
+    return {name: part.rows for name, part in parts.items()}
+
+
+def _names(options: Options) -> Names:
+    from jobs.evaluating.models import Names
+
+    assert options.model
+    return Names(options.model, options.base, options.teacher)
+
+
+def _settings(options: Options) -> Settings:
+    from inference.evaluation.measured import Settings
+
+    return Settings(options.bridge, options.k, options.resamples, options.seed)
+
+
+def _ask(options: Options, unpack: str) -> Ask:
+    from inference.benchmarks import Ask
+    from songsight.datasets import taxonomy
+
+    assert options.data
+    parts = [part for word in options.parts for part in word.split(",") if part]
+    taxa = taxonomy.read(options.taxonomy) if options.taxonomy else None
+    species = options.species_column
+    return Ask(options.data, parts, taxa, options.annotations, species, options.window_s, options.hop_s, unpack)
+
+
+def _check(options: Options) -> None:
+    """Finds out before hours are spent what is missing, out of range, would be ignored or cannot be written.
+
+    Raises:
+        UserError: naming the option.
+    """
     opts.require_positive(
         k=options.k, train_recordings=options.train_recordings, actors=options.actors, resamples=options.resamples
     )
@@ -90,253 +228,43 @@ def main(options: Options) -> dict[str, Any]:
     if options.bridge > 1:
         raise UserError(f"--bridge should be at most 1 (got {options.bridge:g})")
     if options.compare:
-        from jobs.evaluating import compare as comparing
-
-        _refuse_others(options, ("compare", "out", "resamples", "seed"), "--compare")
-        _require_writable(options)
-        return comparing.run(options)
-    if options.benchmark or options.annotations:
-        from jobs.evaluating import benchmarks
-
-        _require_writable(options)
-        return benchmarks.run(options)
-    missing = [opts.flag(name) for name in ("model", "gallery", "recordings") if not getattr(options, name)]
-    if missing:
-        raise UserError(f"missing {', '.join(missing)}; or give --benchmark and --data")
-    _refuse(options, _OF_BENCHMARKS, "--recordings: it is for --benchmark or --annotations")
-    _require_writable(options)
-    return _evaluate(options)
-
-
-def _require_writable(options: Options) -> None:
-    """Found out before hours are spent on what is to be written."""
-    from songsight.store import urls
-
+        others = [field.name for field in fields(Options) if field.name not in _OF_COMPARISONS]
+        _refuse(options, others, "--compare")
+    elif not (options.benchmark or options.annotations):
+        missing = [opts.flag(name) for name in ("model", "gallery", "recordings") if not getattr(options, name)]
+        if missing:
+            raise UserError(f"missing {', '.join(missing)}; or give --benchmark and --data")
+        _refuse(options, _OF_BENCHMARKS, "--recordings: it is for --benchmark or --annotations")
     if options.out:
         urls.require_writable(options.out, "--out")
     if options.save_scores:
         urls.require_writable_file(options.save_scores, "--save-scores")
 
 
-_OF_BENCHMARKS = ("data", "parts", "species_column", "window_s", "hop_s")
+def _check_benchmark(options: Options, heeds: Iterable[str]) -> None:
+    """The same of a benchmark that heeds some options besides those that all do."""
+    if options.data is None:
+        raise UserError(f"missing --data: the folder of {options.benchmark or 'the annotated recordings'}")
+    if options.model is None:
+        raise UserError("missing --model")
+    if options.recordings is not None:
+        raise UserError("--recordings is not for --benchmark: --data has the recordings")
+    others = ("parts", "taxonomy", "annotations", "species_column", "window_s", "hop_s")
+    _refuse(options, [name for name in others if name not in heeds], f"--benchmark {options.benchmark or 'raven'}")
+    opts.require_positive(window_s=options.window_s, hop_s=options.hop_s)
+
+
+def _given(options: Options) -> set[str]:
+    """The fields with another value than their default."""
+    return {field.name for field in fields(options) if getattr(options, field.name) != field.default}
 
 
 def _refuse(options: Options, names: Iterable[str], mode: str) -> None:
-    """Refuses options that would be ignored.
-
-    Raises:
-        UserError: one of them is given.
-    """
+    """Refuses options that would be ignored."""
+    given = _given(options)
     for name in names:
-        if getattr(options, name) != getattr(Options, name):
+        if name in given:
             raise UserError(f"{opts.flag(name)} is not for {mode}")
-
-
-def _refuse_others(options: Options, heeded: tuple[str, ...], mode: str) -> None:
-    _refuse(options, [field.name for field in fields(Options) if field.name not in heeded], mode)
-
-
-def _evaluate(options: Options) -> dict[str, Any]:
-    import numpy as np
-    import pyarrow as pa
-
-    from distill.data import text_bank
-    from inference.checks import Subject
-    from inference.evaluation import embed as embedding
-    from inference.evaluation import files, measured, methods, montage, naming, probes
-    from inference.match import gallery
-    from jobs.evaluating import checks
-    from jobs.evaluating import log as evaluation_log
-    from jobs.evaluating import rows as evaluation_rows
-    from jobs.shared import cluster, progress, tracking
-    from songsight import metrics
-    from songsight.audio.clips import Clips, Features
-    from songsight.models import prompts, student, teacher
-    from songsight.store import checkpoints, tables
-
-    wanted = checks.plan(options)
-    assert options.recordings
-    assert options.gallery
-    assert options.model
-    table = tables.read_table(options.recordings, "--recordings", ("path", "scientific_name"), tables.RECORDINGS)
-    shown = gallery.read(options.gallery)
-    table, name_rows = evaluation_rows.with_taxonomy(table, shown.names, options)
-    if table["scientific_name"].null_count:
-        raise UserError(
-            f"--recordings: {options.recordings} has {table['scientific_name'].null_count} rows without scientific_name"
-        )
-    checks.check_synonyms(wanted, [row["scientific_name"] for row in name_rows], options)
-    model_at = checkpoints.portable(options.model)
-    model = student.load(model_at)
-    shown.check_teacher(
-        model.config.embedding_width, model.config.teacher_fingerprint, "--gallery", f"--model {options.model}"
-    )
-    table, is_train, is_test, without_split = evaluation_rows.split_rows(table, options)
-    photographs = shown.of_split("test")
-    if not set(table.filter(is_test)["scientific_name"].to_pylist()) & set(photographs.species):
-        raise UserError(
-            f"--recordings: no test recording of {options.recordings} is of a species that {options.gallery} shows"
-        )
-    base_name = options.base or model.config.base_model
-    base = student.load_base(base_name, "--base")[0]
-    base_text = _base_text(base, base_name)
-    taught_by = teacher.load(options.teacher or shown.info["teacher"], option="--teacher")
-    if taught_by.fingerprint != shown.info["teacher_fingerprint"]:
-        raise UserError(f"--teacher {taught_by.name}: has other weights than the gallery's teacher")
-    # Species of test recordings that the gallery does not have are named, too, behind those that it has.
-    species_rows = checks.rows_of(
-        name_rows + evaluation_rows.strangers(table.filter(is_test), name_rows),
-        table.select(["scientific_name", "common_name", *tables.RANKS]),
-    )
-    texts = {kind: [prompts.text(row, kind) for row in species_rows] for kind in naming.TEXT_TYPES}
-    training = table.filter(is_train).select(["recording_id", "path", "start_s", "scientific_name", "rights_holder"])
-    fingerprints = {
-        "recordings": tables.fingerprint(table),
-        "photographs": tables.fingerprint(photographs.images.select(["image_id", "scientific_name"])),
-        "teacher": taught_by.fingerprint,
-        "model": checkpoints.fingerprint(model),
-        "base": checkpoints.fingerprint(base),
-        "training": tables.fingerprint(training),
-        "texts": tables.fingerprint(pa.table(texts)),
-    }
-
-    cluster.connect()
-    with tracking.run("evaluate", opts.as_dict(options), fingerprints) as active:
-        plan = text_bank.plan(table, {"taxon_com": 1.0})
-        clips = Clips.of(table, options.recordings, Features.of(model.mel, options.seed))
-        bar = progress.Progress("recordings", len(table))
-        gpus_each = min(1, cluster.gpus())
-        rows, vectors = embedding.embed_recordings(
-            clips,
-            len(table),
-            model_at,
-            student.Base(base),
-            options.actors or cluster.slots(gpus_each),
-            gpus_each,
-            bar.update,
-        )
-        bar.close()
-        if not is_test[rows].any():
-            raise UserError(f"--recordings: none of the test recordings of {options.recordings} can be decoded")
-        for kind, some in vectors.items():
-            if not np.isfinite(some).all():
-                bad = int((~np.isfinite(some)).any(axis=1).sum())
-                whose = f"--model {options.model}" if kind.startswith("student") else f"--base {base_name}"
-                raise UserError(
-                    f"{whose}: gives vectors that are no finite numbers for {bad} of {len(rows)} recordings"
-                )
-        species = np.array(plan.species, dtype=object)[plan.species_of_row[rows]]
-        train, asked = np.flatnonzero(is_train[rows]), np.flatnonzero(is_test[rows])
-        names = np.array([row["scientific_name"] for row in species_rows], dtype=object)
-        number = {name: i for i, name in enumerate(names)}
-        own_text = plan.choices[0][1][rows[train]]
-        base_texts = {kind: metrics.unit(base_text(some)) for kind, some in texts.items()}
-        teacher_texts = {kind: taught_by.embed_texts(some) for kind, some in texts.items()}
-        strangers_SD = teacher_texts[gallery.SPECIES_TEXT_TYPE][len(name_rows) :]
-        material = methods.Material(
-            vectors=vectors,
-            train=train,
-            asked=asked,
-            species_of_query=np.array([number[name] for name in species[asked]]),
-            in_gallery=len(name_rows),
-            base_names_SB=metrics.unit(base_texts["sci"] + base_texts["com"]),
-            teacher_names_SD=np.concatenate([shown.name_vectors, strangers_SD]),
-            base_texts=base_texts,
-            teacher_texts=teacher_texts,
-            train_text_ND=taught_by.embed_texts(plan.texts)[own_text] if len(train) else shown.name_vectors[:0],
-            log_scale=float(model.log_scale),
-        )
-        recordists = np.array(table["rights_holder"].to_pylist(), dtype=object)[rows]
-        found = measured.measure(
-            material,
-            probes.Labels(species[train], species[asked], names, recordists[train], recordists[asked]),
-            photographs,
-            float(base.logit_scale_a),
-            species_rows + table.select(["scientific_name", *tables.RANKS]).to_pylist(),
-            options.bridge,
-            options.k,
-            options.resamples,
-            options.seed,
-        )
-        if not found.answered.any():
-            raise UserError(
-                f"--recordings: none of the test recordings of species that {options.gallery} shows can be decoded"
-            )
-        result = evaluation_log.figures(found) | {
-            "undecodable": len(table) - len(rows),
-            "without_split": without_split,
-        }
-        told = "Queries: recordings as the encoder hears them and their five nearest photographs"
-        drawn = montage.montage(
-            found.queries[found.answered],
-            rows[asked[found.answered]],
-            clips,
-            plan.species_of_row,
-            plan.species,
-            photographs,
-            model,
-        )
-        pictures = found.pictures() | {"queries.png": (told, drawn)}
-        record = {
-            "options": opts.as_dict(options),
-            "fingerprints": fingerprints,
-            "versions": tracking.versions(),
-            "git_commit": tracking.git_commit(),
-            "run_id": active.info.run_id,
-        }
-        ids = evaluation_rows.recording_ids(table.take(rows[asked]))
-        texts_of_files = files.everything(found, result, record, ids, pictures)
-        evaluation_log.keep(options.out, options.save_scores, found, result, texts_of_files, ids)
-        print(evaluation_log.markdown(found, result, options.resamples))
-        if wanted.names:
-            actors = options.actors or cluster.slots(gpus_each)
-            subject = Subject(
-                species=species[asked],
-                heard={kind: some[asked] for kind, some in vectors.items()},
-                names=species_rows,
-                name_vectors=material.teacher_names_SD,
-                photographs=photographs,
-                base_text=base_text,
-                teacher_text=taught_by.embed_texts,
-                trained_on=wanted.trained_on,
-                train_species=species[train],
-                train_pooled=vectors["base_pooled"][train],
-                again=checks.Again(clips, rows[asked], model_at, student.Base(base), actors, gpus_each),
-                synonyms=wanted.synonyms,
-                resamples=options.resamples,
-                seed=options.seed,
-            )
-            result |= {"checks": checks.run(subject, wanted, options.out)}
-            # What was kept before the checks, which may take long or fail, is kept again with them.
-            evaluation_log.keep_files(
-                options.out, files.whole(found, result, record, pictures, checks.sections(result["checks"]))
-            )
-    return result
-
-
-def _base_text(base: Any, name: str) -> Any:
-    """The base model's text tower as a function: texts → float32 [texts, joint width]."""
-    import torch
-    from transformers import AutoTokenizer
-
-    from songsight.store import checkpoints
-
-    folder = checkpoints.local_folder(name, "--base")
-    with checkpoints.explained("--base", folder, "a ClapModel checkpoint with its tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-
-    @torch.inference_mode()
-    def embed(texts: list[str]) -> Any:
-        parts = []
-        for start in range(0, len(texts), 256):
-            tokens = tokenizer(texts[start : start + 256], padding=True, truncation=True, return_tensors="pt")
-            pooled = base.text_model(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            ).pooler_output
-            parts.append(base.text_projection(pooled).float())
-        return torch.cat(parts).numpy()
-
-    return embed
 
 
 if __name__ == "__main__":

@@ -46,6 +46,25 @@ Pictures = Mapping[str, tuple[str, bytes]]
 _SCORES_PER_BLOCK = 16 << 20
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation came to, and how.
+
+    Attributes:
+        found: what was measured.
+        figures: its figures, for `evaluation.json`.
+        record: how it was made: `options`, `fingerprints`, `versions`, `git_commit`, `run_id`.
+        recording_ids: of the queries.
+        pictures: PNG by file name, each with what it shows.
+    """
+
+    found: Evaluation
+    figures: dict[str, Any]
+    record: Mapping[str, Any]
+    recording_ids: list[str]
+    pictures: Pictures
+
+
 def tables_as_text(name: str, rows: list[table.Row], shown: Mapping[str, str], heading: str) -> dict[str, str]:
     """A table as the files `<name>.json`, `.md` and `.csv`.
 
@@ -72,72 +91,52 @@ def _plain(row: table.Row) -> table.Row:
     return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()}
 
 
-def everything(
-    found: Evaluation,
-    result: Mapping[str, Any],
-    record: Mapping[str, Any],
-    recording_ids: list[str],
-    pictures: Pictures,
-) -> dict[str, bytes]:
-    """All files of an evaluation but the scores, by name.
-
-    Args:
-        found: the evaluation.
-        result: its figures, for `evaluation.json`.
-        record: what it was made of: `options`, `fingerprints`, `versions`, `git_commit`, `run_id`.
-        recording_ids: of the queries.
-        pictures: PNG by file name, each with what it shows.
-    """
+def everything(outcome: Outcome) -> dict[str, bytes]:
+    """All files of an evaluation but the scores, by name."""
     texts: dict[str, str] = {}
-    for name, (told, rows, shown) in _sections(found, record).items():
-        texts |= tables_as_text(name, rows, shown, told)
-    queries = queries_table(found.ranked, recording_ids, found.species)
-    names = {"recording_id": recording_ids, "scientific_name": [str(name) for name in found.species]}
+    for name, (caption, rows, shown) in _sections(outcome).items():
+        texts |= tables_as_text(name, rows, shown, caption)
+    found, ids = outcome.found, outcome.recording_ids
+    names = {"recording_id": ids, "scientific_name": [str(name) for name in found.species]}
     return (
         {name: text.encode() for name, text in texts.items()}
-        | {"queries.parquet": tables.parquet_bytes(queries)}
+        | {"queries.parquet": tables.parquet_bytes(queries_table(found.ranked, ids, found.species))}
         | {"by_recording.parquet": tables.parquet_bytes(pa.table(names | found.by_recording))}
-        | {f"pictures/{name}": data for name, (_, data) in pictures.items()}
-        | whole(found, result, record, pictures)
+        | {f"pictures/{name}": data for name, (_, data) in outcome.pictures.items()}
+        | summary(outcome)
     )
 
 
-def whole(
-    found: Evaluation,
-    result: Mapping[str, Any],
-    record: Mapping[str, Any],
-    pictures: Pictures,
-    more: Mapping[str, Section] | None = None,
-) -> dict[str, bytes]:
+def summary(outcome: Outcome, checks: Mapping[str, Section] | None = None) -> dict[str, bytes]:
     """`evaluation.json` and `evaluation.html`, which have all that was found in one place.
 
     Args:
-        found, result, record, pictures: see `everything`.
-        more: further tables by name, each with what it tells and the columns to show.
+        outcome: of the evaluation.
+        checks: their tables by name, each with what it tells and the columns to show.
     """
-    more = more or {}
-    plain = {key: value for key, value in result.items() if key not in (*TABLES, "checks")}
-    plain |= {key: [_plain(row) for row in result[key]] for key in TABLES}
-    if more:
-        plain["checks"] = {name: [_plain(row) for row in rows] for name, (_, rows, _) in more.items()}
+    checks, found = checks or {}, outcome.found
+    plain = {key: value for key, value in outcome.figures.items() if key not in TABLES}
+    plain |= {key: [_plain(row) for row in outcome.figures[key]] for key in TABLES}
+    if checks:
+        plain["checks"] = {name: [_plain(row) for row in rows] for name, (_, rows, _) in checks.items()}
     unanswered = int((~found.answered).sum())
     facts = [
         f"{len(found.species)} recordings of {len(set(found.species))} species against "
         f"{len(found.photographs.species)} photographs of {len(set(found.photographs.species))}; "
         f"a random ranking comes to {found.chance:.3f} mAP",
         *([f"{unanswered} of the recordings are of species that no photograph shows"] if unanswered else []),
-        f"model {record['options']['model']}",
+        f"model {outcome.record['options']['model']}",
     ]
-    sections = [*_sections(found, record).values(), *more.values()]
-    text = page.page("How well sound finds pictures", facts, sections, pictures, record)
+    sections = [*_sections(outcome).values(), *checks.values()]
+    text = page.page("How well sound finds pictures", facts, sections, outcome.pictures, outcome.record)
     return {
-        "evaluation.json": json.dumps({**record, **plain}, indent=2).encode(),
+        "evaluation.json": json.dumps({**outcome.record, **plain}, indent=2).encode(),
         "evaluation.html": text.encode(),
     }
 
 
-def _sections(found: Evaluation, record: Mapping[str, Any]) -> dict[str, Section]:
-    heading = headings(found, int(record["options"]["resamples"]))
+def _sections(outcome: Outcome) -> dict[str, Section]:
+    found, heading = outcome.found, headings(outcome.found)
     return {
         "table": (heading["table"], found.table, measured.SHOWN),
         "directions": (heading["directions"], found.directions, directions.SHOWN),
@@ -146,12 +145,13 @@ def _sections(found: Evaluation, record: Mapping[str, Any]) -> dict[str, Section
     }
 
 
-def headings(found: Evaluation, resamples: int) -> dict[str, str]:
+def headings(found: Evaluation) -> dict[str, str]:
     """What each table tells."""
     return {
         "table": (
             f"Sound finds pictures: {int(found.answered.sum())} recordings, {len(found.photographs.species)} "
-            f"photographs, chance {found.chance:.3f} mAP [95 % over recordings] [over species], {resamples} resamples"
+            f"photographs, chance {found.chance:.3f} mAP [95 % over recordings] [over species], "
+            f"{found.settings.resamples} resamples"
         ),
         "directions": "Sound, picture and text in all directions, answers of the same species, genus or family",
         "encoder": "The audio embedding before and after distillation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,13 +34,29 @@ SHOWN = {
 
 
 @dataclass(frozen=True)
+class Settings:
+    """How an evaluation measures.
+
+    Attributes:
+        bridge: weight of the species' texts in the bridged query, 0 to 1; see `inference.match.bridge`.
+        k: neighbours of kNN.
+        resamples: of the bootstrap.
+        seed: of the bootstrap, the random projection and the frozen head.
+    """
+
+    bridge: float
+    k: int
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What was measured.
 
     Attributes:
         photographs: that were asked for.
-        species: of the queries, [queries].
-        queries: the student's vectors, float32 [queries, width], unit rows.
+        material, labels, settings: what it was measured on, and how.
         ranked: how each method ranked the photographs; NaN for queries of species that none of them shows.
         table, directions, encoder, naming: rows.
         by_recording: what each query came to in all but `table`: float64 [queries] by measure and row, such as
@@ -49,8 +65,9 @@ class Evaluation:
     """
 
     photographs: Gallery
-    species: np.ndarray
-    queries: np.ndarray
+    material: methods.Material
+    labels: encoder.Labels
+    settings: Settings
     ranked: dict[str, Ranked]
     table: list[Row]
     directions: list[Row]
@@ -58,6 +75,16 @@ class Evaluation:
     naming: list[Row]
     by_recording: dict[str, np.ndarray]
     rank_of: dict[str, dict[str, Any]]
+
+    @property
+    def species(self) -> np.ndarray:
+        """Scientific name of each query, object [queries]."""
+        return self.labels.asked
+
+    @cached_property
+    def queries(self) -> np.ndarray:
+        """The student's vectors, float32 [queries, width], unit rows."""
+        return self.material.vectors["student"][self.material.asked]
 
     @cached_property
     def answered(self) -> np.ndarray:
@@ -102,59 +129,64 @@ class Evaluation:
 
 
 def measure(
-    material: methods.Material,
-    labels: encoder.Labels,
-    photographs: Gallery,
-    base_log_scale: float,
-    rank_rows: list[dict[str, Any]],
-    bridge: float,
-    k: int,
-    resamples: int,
-    seed: int,
+    recordings: methods.Recordings,
+    names: Sequence[Mapping[str, Any]],
+    gallery: Gallery,
+    models: methods.Models,
+    rank_rows: Sequence[Mapping[str, Any]],
+    settings: Settings,
 ) -> Evaluation:
     """Measures everything.
 
     Args:
-        material: of the queries.
-        labels: of the same recordings.
-        photographs: to be found.
-        base_log_scale: the base model's log inverse temperature for sounds.
+        recordings: the queries and the training recordings.
+        names: see `methods.material`.
+        gallery: its `test` photographs are to be found, all where it knows no such split.
+        models: of `recordings` and `gallery`.
         rank_rows: rows with `scientific_name` and ranks, of photographs and recordings.
-        bridge: see `methods.queries`.
-        k: neighbours of kNN.
-        resamples, seed: of the intervals; the seed also of random baselines.
+        settings: see there.
     """
+    photographs, seed = gallery.of_split("test"), settings.seed
+    material = methods.material(recordings, names, gallery, models)
+    labels = _labels(recordings, names)
     species = labels.asked
     ridge = methods.ridges(material)
     ranked = {
         name: retrieve(
             queries, photographs.vectors, species, photographs.species, NEAREST if name == methods.STUDENT else 0
         )
-        for name, queries in methods.queries(material, bridge, seed, ridge)
+        for name, queries in methods.queries(material, settings.bridge, seed, ridge)
     }
-    own = material.vectors["student"][material.asked]
-    boot = Bootstrap(species, resamples, seed)
+    boot = Bootstrap(species, settings.resamples, seed)
     rows = table.rows(ranked, boot, against=methods.STUDENT)
     answered = int(np.isfinite(ranked[methods.STUDENT].first_rank).sum())
     for row in rows:
         row |= {"queries": answered, "photographs": len(photographs.species), "ridge": ridge.get(row["method"])}
     rank_of = _ranks([*photographs.names.to_pylist(), *rank_rows])
-    sides, named = _sides(own, labels, material, photographs, rank_of)
+    sides, named = _sides(labels, material, photographs, rank_of)
     asked = directions.ask(sides, named)
-    heard = {name: encoder.heard(one, labels, k) for name, one in _encoders(material, base_log_scale).items()}
+    encoders = _encoders(material, models.base_log_scale)
+    heard = {name: encoder.heard(one, labels, settings.k) for name, one in encoders.items()}
     by_type = naming.columns(_spaces(material), species, labels.names)
     return Evaluation(
         photographs,
-        species,
-        own,
+        material,
+        labels,
+        settings,
         ranked,
         rows,
-        directions.rows(asked, sides, resamples, seed),
+        directions.rows(asked, sides, settings.resamples, seed),
         encoder.rows(heard, boot),
         naming.rows(by_type, boot),
         _by_recording(asked, heard, by_type),
         rank_of,
     )
+
+
+def _labels(recordings: methods.Recordings, names: Sequence[Mapping[str, Any]]) -> encoder.Labels:
+    train, asked, species, recordists = recordings.train, recordings.asked, recordings.species, recordings.recordists
+    every = np.array([row["scientific_name"] for row in names], dtype=object)
+    return encoder.Labels(species[train], species[asked], every, recordists[train], recordists[asked])
 
 
 def _by_recording(
@@ -171,7 +203,7 @@ def _by_recording(
     return found
 
 
-def _ranks(known: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _ranks(known: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Each species' ranks, each as the first row that knows it has it."""
     found: dict[str, dict[str, Any]] = {}
     for row in known:
@@ -183,15 +215,11 @@ def _ranks(known: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _sides(
-    queries_QD: np.ndarray,
-    labels: encoder.Labels,
-    material: methods.Material,
-    photographs: Gallery,
-    rank_of: Mapping[str, dict[str, Any]],
+    labels: encoder.Labels, material: methods.Material, photographs: Gallery, rank_of: Mapping[str, dict[str, Any]]
 ) -> tuple[dict[str, directions.Side], dict[str, dict[str, str]]]:
     """(what asks and is asked for; by rank, each species' name at it)."""
     sides = {
-        "sound": directions.Side(queries_QD, labels.asked),
+        "sound": directions.Side(material.vectors["student"][material.asked], labels.asked),
         "picture": directions.Side(photographs.vectors, photographs.species),
         "text": directions.Side(material.teacher_names_SD, labels.names),
     }

@@ -6,13 +6,16 @@ the frozen encoder, the student, the student with the bridged query, and the cei
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from inference.evaluation import baselines
+from inference.evaluation import baselines, naming
 from inference.match.bridge import bridged
+from inference.match.gallery import SPECIES_TEXT_TYPE, Gallery
+from songsight.metrics import unit
 
 _QUERIES_PER_BLOCK = 4096
 
@@ -28,22 +31,54 @@ MAPPED = ("sci", "com", "taxon", "sci_com")
 
 
 @dataclass(frozen=True)
+class Models:
+    """The text towers and temperatures of the two models.
+
+    Attributes:
+        base_text, teacher_text: texts to float32 [texts, width].
+        log_scale, base_log_scale: log inverse temperatures of the student and of the base model's sounds.
+    """
+
+    base_text: Callable[[list[str]], np.ndarray]
+    teacher_text: Callable[[list[str]], np.ndarray]
+    log_scale: float
+    base_log_scale: float
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Embedded recordings: the queries, and what baselines and probes are fitted on.
+
+    Attributes:
+        vectors: by `embed.KINDS`, float32 [recordings, width].
+        train, asked: rows of `vectors`: the training recordings (may be none) and the queries.
+        species, recordists: of each, object [recordings]; a recordist is None where not known.
+        train_text_ND: the teacher's embedding of each training recording's text, unit rows.
+    """
+
+    vectors: Mapping[str, np.ndarray]
+    train: np.ndarray
+    asked: np.ndarray
+    species: np.ndarray
+    recordists: np.ndarray
+    train_text_ND: np.ndarray
+
+
+@dataclass(frozen=True)
 class Material:
     """What the methods make their queries of.
 
     Attributes:
-        vectors: by `embedding.KINDS`, float32 [recordings, width].
-        train, asked: rows of `vectors`: the training recordings (may be none) and the queries.
+        vectors, train, asked, train_text_ND: see `Recordings`.
         species_of_query: number of each query's species, into the names; int [queries].
         in_gallery: how many species the gallery has. They come first among the names; behind them those of recordings
             that it does not know, which can be named but not found.
         base_names_SB, teacher_names_SD: the two models' embeddings of the species, unit rows.
         base_texts, teacher_texts: the same by type of text.
-        train_text_ND: the teacher's embedding of each training recording's text, unit rows.
         log_scale: the student's log inverse temperature.
     """
 
-    vectors: dict[str, np.ndarray]
+    vectors: Mapping[str, np.ndarray]
     train: np.ndarray
     asked: np.ndarray
     species_of_query: np.ndarray
@@ -54,6 +89,35 @@ class Material:
     teacher_texts: Mapping[str, np.ndarray]
     train_text_ND: np.ndarray
     log_scale: float
+
+
+def material(recordings: Recordings, names: Sequence[Mapping[str, Any]], gallery: Gallery, models: Models) -> Material:
+    """Embeds the texts of the species.
+
+    Args:
+        recordings: the queries and the training recordings.
+        names: rows with names and ranks: the gallery's species, in its order, then others that queries are of.
+        gallery: whose species can be found.
+        models: to embed texts with.
+    """
+    texts = naming.texts(names)
+    base = {kind: unit(models.base_text(some)) for kind, some in texts.items()}
+    teacher = {kind: models.teacher_text(some) for kind, some in texts.items()}
+    in_gallery = len(gallery.name_vectors)
+    number = {row["scientific_name"]: i for i, row in enumerate(names)}
+    return Material(
+        vectors=recordings.vectors,
+        train=recordings.train,
+        asked=recordings.asked,
+        species_of_query=np.array([number[name] for name in recordings.species[recordings.asked]], np.int64),
+        in_gallery=in_gallery,
+        base_names_SB=unit(base["sci"] + base["com"]),
+        teacher_names_SD=np.concatenate([gallery.name_vectors, teacher[SPECIES_TEXT_TYPE][in_gallery:]]),
+        base_texts=base,
+        teacher_texts=teacher,
+        train_text_ND=recordings.train_text_ND,
+        log_scale=models.log_scale,
+    )
 
 
 def ridges(material: Material) -> dict[str, float]:

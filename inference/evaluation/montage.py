@@ -11,6 +11,8 @@ from songsight import pictures
 from songsight.audio.clips import Clips
 from songsight.models.student import Student
 
+CAPTION = "Queries: recordings as the encoder hears them and their five nearest photographs"
+
 
 def montage(
     vectors_QD: np.ndarray,

@@ -6,8 +6,9 @@ with its own text tower, the student with the teacher's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class Space:
 
     heard_QD: np.ndarray
     texts: Mapping[str, np.ndarray]
+
+
+def texts(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The text of each row of names and ranks, by text type."""
+    return {kind: [prompts.text(row, kind) for row in rows] for kind in TEXT_TYPES}
 
 
 def columns(spaces: Mapping[str, Space], asked: np.ndarray, names: np.ndarray) -> Columns:

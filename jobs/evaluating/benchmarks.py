@@ -1,126 +1,88 @@
-"""`songsight evaluate --benchmark`: published benchmarks from their own files."""
+"""`songsight evaluate --benchmark`: what becomes of a published benchmark before it is measured."""
 
 from __future__ import annotations
 
 import json
-import tempfile
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
 
+from inference.benchmarks import Labelled, Pair, photographs
+from jobs import gallery
+from jobs.evaluating.models import Names
 from jobs.shared import options as opts
 from songsight.errors import UserError
-
-if TYPE_CHECKING:
-    from inference.benchmarks import Ask, Labelled, Pair
-    from jobs.evaluate import Options
-
-_ASKED = ("parts", "taxonomy", "annotations", "species_column", "window_s", "hop_s")
+from songsight.models import student
+from songsight.store import tables, urls
 
 
-def run(options: Options) -> dict[str, Any]:
-    """Reads the benchmark and measures it.
+def check_labelled(name: str, tasks: Sequence[Labelled], given: Collection[str]) -> None:
+    """Refuses options that would change nothing where sounds are named.
 
-    A benchmark of sounds and pictures goes the way of any recordings and gallery (the gallery is made if none is
-    given); one of sounds and labels is embedded and named here.
-
-    Returns:
-        The tables by their names.
-
-    Raises:
-        UserError: bad options, or a folder that is not laid out as the benchmark was published.
-    """
-    from inference.benchmarks import BENCHMARKS, Pair
-    from jobs.evaluating import labelled
-    from songsight.store import urls
-
-    with tempfile.TemporaryDirectory(prefix="songsight-") as scratch:
-        where = options.out or scratch
-        ask = replace(_ask(options), unpack=urls.join(where, "sounds"))
-        found = BENCHMARKS[options.benchmark or "raven"].read(ask)
-        if isinstance(found, Pair):
-            return _pair(found, ask, where, options)
-        _check_labelled(found, options)
-        return labelled.run(found, options)
-
-
-def _ask(options: Options) -> Ask:
-    from inference.benchmarks import BENCHMARKS, Ask
-    from songsight.datasets import taxonomy
-
-    name = options.benchmark or "raven"
-    if options.data is None:
-        raise UserError(f"missing --data: the folder of {options.benchmark or 'the annotated recordings'}")
-    if options.model is None:
-        raise UserError("missing --model")
-    if options.recordings is not None:
-        raise UserError("--recordings is not for --benchmark: --data has the recordings")
-    for field in _ASKED:
-        if field not in BENCHMARKS[name].heeds and _given(options, field):
-            raise UserError(f"{opts.flag(field)} is not for --benchmark {name}")
-    opts.require_positive(window_s=options.window_s, hop_s=options.hop_s)
-    parts = [part for word in options.parts for part in word.split(",") if part]
-    taxa = taxonomy.read(options.taxonomy) if options.taxonomy else None
-    return Ask(options.data, parts, taxa, options.annotations, options.species_column, options.window_s, options.hop_s)
-
-
-def _given(options: Options, field: str) -> bool:
-    return getattr(options, field) != getattr(type(options), field)
-
-
-def _check_labelled(found: list[Labelled], options: Options) -> None:
-    """Refuses what would change nothing.
+    Args:
+        name: of the benchmark.
+        tasks: its parts.
+        given: the fields of the options that were given.
 
     Raises:
         UserError: naming the option.
     """
     for field in ("checks", "trained_on", "synonyms"):
-        if _given(options, field):
+        if field in given:
             raise UserError(f"{opts.flag(field)} is for recordings and photographs: ssw60, or --recordings")
-    name = options.benchmark or "raven"
-    retrieves = any(not task.several for task in found)
+    retrieves = any(not task.several for task in tasks)
     for field, what in (("k", "kNN"), ("bridge", "bridged query")):
-        if _given(options, field) and not (retrieves and options.gallery):
+        if field in given and not (retrieves and "gallery" in given):
             needs = " without --gallery" if retrieves else ""
             raise UserError(f"{opts.flag(field)} is not for --benchmark {name}{needs}: there is no {what}")
-    if options.save_scores and len(found) > 1:
-        parts = ", ".join(task.name.partition("_")[2] for task in found)
+    if "save_scores" in given and len(tasks) > 1:
+        parts = ", ".join(task.name.partition("_")[2] for task in tasks)
         raise UserError(f"--save-scores keeps the scores of one part: name it by --parts (here are {parts})")
 
 
-def _pair(found: Pair, ask: Ask, where: str, options: Options) -> dict[str, Any]:
-    """Writes the two tables, embeds the photographs, and evaluates as if they had been given."""
-    from jobs import evaluate
-    from songsight.store import tables, urls
-
-    recordings = urls.join(where, "recordings.parquet")
-    tables.write_table(recordings, found.recordings)
-    gallery = options.gallery
-    if gallery is None:
-        gallery = _gallery(found, urls.join(where, "gallery"), where, options)
-    elif any(part.startswith("images_") for part in ask.parts):
-        gallery = _of_parts(gallery, found, urls.join(where, "gallery_of_parts"), ask)
-    return evaluate.main(replace(options, benchmark=None, data=None, parts=(), recordings=recordings, gallery=gallery))
+def write_recordings(found: Pair, where: str) -> str:
+    """Writes the recordings table below a folder or URL; returns its URL."""
+    url = urls.join(where, "recordings.parquet")
+    tables.write_table(url, found.recordings)
+    return url
 
 
-def _of_parts(gallery: str, found: Pair, out: str, ask: Ask) -> str:
-    """A gallery's photographs that are of the parts asked for, as a gallery of their own."""
-    from inference.benchmarks import photographs
+def gallery_of(
+    found: Pair, parts: Sequence[str], given: str | None, models: Names, actors: int | None, where: str
+) -> str:
+    """A gallery of a benchmark's photographs.
 
-    kept = photographs.only(gallery, set(found.images["image_id"].to_pylist()), out)
+    Args:
+        found: the benchmark.
+        parts: that are asked for; those whose names begin with `images_` are photographs.
+        given: URL of a gallery to take them from; None to embed them.
+        models: whose teacher embeds them.
+        actors: teachers side by side.
+        where: folder or URL that one is written below.
+
+    Returns:
+        its URL.
+
+    Raises:
+        UserError: the gallery that is given has no photograph of the parts.
+    """
+    if given is None:
+        return _embedded(found, models, actors, where)
+    return _of_parts(given, found, parts, where) if any(part.startswith("images_") for part in parts) else given
+
+
+def _of_parts(url: str, found: Pair, parts: Sequence[str], where: str) -> str:
+    """A gallery's photographs that are of the parts, as a gallery of their own."""
+    out = urls.join(where, "gallery_of_parts")
+    kept = photographs.only(url, set(found.images["image_id"].to_pylist()), out)
     if not kept:
-        raise UserError(f"--gallery {gallery}: holds no photograph of --parts {' '.join(ask.parts)}, by image_id")
-    opts.note(f"{kept} of the {len(found.images)} photographs of {' '.join(ask.parts)} are in --gallery {gallery}")
+        raise UserError(f"--gallery {url}: holds no photograph of --parts {' '.join(parts)}, by image_id")
+    opts.note(f"{kept} of the {len(found.images)} photographs of {' '.join(parts)} are in --gallery {url}")
     return out
 
 
-def _gallery(found: Pair, out: str, where: str, options: Options) -> str:
-    """The gallery of the benchmark's photographs in `out`: the one that is there, if it is of them and the teacher."""
-    from jobs import gallery
-    from songsight.models import student
-    from songsight.store import tables, urls
-
-    assert options.model
-    config = student.load(options.model).config
+def _embedded(found: Pair, models: Names, actors: int | None, where: str) -> str:
+    """All photographs as a gallery: the one that is there, if it is of them and the teacher."""
+    out = urls.join(where, "gallery")
+    config = student.load(models.model).config
     info = urls.join(out, "gallery.json")
     if urls.exists(info):
         there = json.loads(urls.read_bytes(info))
@@ -132,7 +94,5 @@ def _gallery(found: Pair, out: str, where: str, options: Options) -> str:
         urls.remove_file(info)
     images = urls.join(where, "images.parquet")
     tables.write_table(images, found.images)
-    gallery.main(
-        gallery.Options(images=images, teacher=options.teacher or config.teacher, out=out, actors=options.actors)
-    )
+    gallery.main(gallery.Options(images=images, teacher=models.teacher or config.teacher, out=out, actors=actors))
     return out

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from inference.checks import CHECKS, Subject
+from inference.checks.distortions import DistortedClips, Distortion
+from inference.evaluation.files import Section
+from inference.evaluation.measured import Evaluation
+from inference.match.gallery import Gallery
+from jobs.evaluating import side_tables
+from jobs.evaluating.retrieval import Embedded
 from jobs.shared import options as opts
 from songsight.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-
-    from inference.checks import Subject
-    from inference.checks.distortions import Distortion
-    from jobs.evaluate import Options
-    from songsight.audio.clips import Clips
-    from songsight.models.student import Base
+from songsight.store import tables
 
 NAMES = ("text-types", "confusable", "unseen", "robustness", "renamed")
 HEADINGS = {
@@ -47,35 +47,39 @@ class Plan:
     synonyms: Mapping[str, str] = field(default_factory=dict)
 
 
-def plan(options: Options) -> Plan:
+def plan(words: Sequence[str], trained_on: str | None, synonyms: str | None, recordings: str) -> Plan:
     """Reads the options of the checks, before anything is embedded.
+
+    Args:
+        words: the checks that are asked for, `all` among them for all; a word may be several with commas between.
+        trained_on: URL of the table that the model was trained on; None for `recordings`.
+        synonyms: URL of a table of other names; None for none.
+        recordings: URL of the table that is evaluated.
 
     Raises:
         UserError: an unknown check, an option of a check that is not asked for, or what a check needs is missing.
     """
-    words = [word for part in options.checks for word in part.split(",") if word]
-    wanted = NAMES if "all" in words else tuple(name for name in NAMES if name in words)
+    words = [word for part in words for word in part.split(",") if word]
+    names = NAMES if "all" in words else tuple(name for name in NAMES if name in words)
     for word in words:
         if word not in (*NAMES, "all"):
             raise UserError(f"--checks: no check {word!r} (checks: {', '.join(NAMES)}, or all)")
-    for name, check in (("trained_on", "unseen"), ("synonyms", "renamed")):
-        if getattr(options, name) and check not in wanted:
-            raise UserError(f"{opts.flag(name)} is for --checks {check}")
-    trained_on = _trained_on(options) if "unseen" in wanted else None
-    return Plan(wanted, trained_on, _synonyms(options.synonyms) if options.synonyms else {})
+    for option, url, check in (("--trained-on", trained_on, "unseen"), ("--synonyms", synonyms, "renamed")):
+        if url and check not in names:
+            raise UserError(f"{option} is for --checks {check}")
+    heard = _heard_in_training(trained_on, recordings) if "unseen" in names else None
+    return Plan(names, heard, _synonyms(synonyms) if synonyms else {})
 
 
-def _trained_on(options: Options) -> frozenset[str]:
+def _heard_in_training(trained_on: str | None, recordings: str) -> frozenset[str]:
     """The species of the rows that a training takes: those whose split is train or, beside others, not given.
 
     All of a table without splits that was named as the one that was trained on; none of one that is evaluated.
     """
-    from songsight.store import tables
-
-    option, url = ("--trained-on", options.trained_on) if options.trained_on else ("--recordings", options.recordings)
-    table = tables.read_table(str(url), option, ("scientific_name",), tables.RECORDINGS)
+    option, url = ("--trained-on", trained_on) if trained_on else ("--recordings", recordings)
+    table = tables.read_table(url, option, ("scientific_name",), tables.RECORDINGS)
     splits = table["split"].to_pylist()
-    if options.trained_on or any(splits):
+    if trained_on or any(splits):
         splits = [split or "train" for split in splits]
     names = zip(splits, table["scientific_name"].to_pylist(), strict=True)
     heard = frozenset(name for split, name in names if split == "train" and name)
@@ -88,40 +92,49 @@ def _trained_on(options: Options) -> frozenset[str]:
 
 
 def _synonyms(url: str) -> dict[str, str]:
-    from songsight.store import tables
-
     table = tables.read_table(url, "--synonyms", ("scientific_name", "synonym"))
     names = zip(table["scientific_name"].to_pylist(), table["synonym"].to_pylist(), strict=True)
     return {name: synonym for name, synonym in names if name and synonym}
 
 
-def check_synonyms(wanted: Plan, species: list[str], options: Options) -> None:
-    """Refuses synonyms of other species than the gallery's.
+def check_synonyms(wanted: Plan, synonyms: str | None, gallery: Gallery, gallery_url: str) -> None:
+    """Refuses a table of synonyms none of which is of a species of the gallery.
 
     Raises:
-        UserError: none of them is of a species of the gallery.
+        UserError: naming the table.
     """
+    species = gallery.names["scientific_name"].to_pylist()
     if wanted.synonyms and not wanted.synonyms.keys() & set(species):
         raise UserError(
-            f"--synonyms: {options.synonyms} has no scientific_name of a species of {options.gallery}, such as "
-            f"{species[0]}"
+            f"--synonyms: {synonyms} has no scientific_name of a species of {gallery_url}, such as {species[0]}"
         )
 
 
-def sections(found: dict[str, Any]) -> dict[str, tuple[str, list[dict[str, Any]], dict[str, str]]]:
-    """The tables of `run` for the evaluation's page: what each tells, its rows, its columns and their headings."""
-    from jobs.evaluating import side_tables
+def subject(wanted: Plan, found: Evaluation, embedded: Embedded) -> Subject:
+    """What the checks look at: the queries of an evaluation."""
+    material, labels, texts = found.material, found.labels, embedded.models.texts
+    return Subject(
+        species=found.species,
+        heard={kind: some[material.asked] for kind, some in material.vectors.items()},
+        names=embedded.given.names,
+        name_vectors=material.teacher_names_SD,
+        photographs=found.photographs,
+        base_text=texts.base_text,
+        teacher_text=texts.teacher_text,
+        trained_on=wanted.trained_on,
+        train_species=labels.train,
+        train_pooled=material.vectors["base_pooled"][material.train],
+        again=EmbedDistorted(embedded),
+        synonyms=wanted.synonyms,
+        resamples=found.settings.resamples,
+        seed=found.settings.seed,
+    )
 
-    return {name: (f"Check: {HEADINGS[name]}", rows, side_tables.columns(rows)) for name, rows in found.items()}
 
-
-def run(subject: Subject, wanted: Plan, out: str | None) -> dict[str, Any]:
+def run(subject: Subject, names: Sequence[str], out: str | None) -> dict[str, Any]:
     """Runs the checks and keeps their tables; returns them by name."""
-    from inference.checks import CHECKS
-    from jobs.evaluating import side_tables
-
     found: dict[str, Any] = {}
-    for name in wanted.names:
+    for name in names:
         for table, rows in CHECKS[name](subject).items():
             if not rows:
                 opts.note(f"--checks {name}: nothing to look at for {HEADINGS[table]}")
@@ -131,62 +144,33 @@ def run(subject: Subject, wanted: Plan, out: str | None) -> dict[str, Any]:
     return found
 
 
+def sections(found: Mapping[str, Any]) -> dict[str, Section]:
+    """The tables of `run` for the evaluation's page: what each tells, its rows, its columns and their headings."""
+    return {name: (f"Check: {HEADINGS[name]}", rows, side_tables.columns(rows)) for name, rows in found.items()}
+
+
 @dataclass(frozen=True)
-class Again:
-    """Embeds the queries after distortions, by the same job as before.
+class EmbedDistorted:
+    """Embeds the queries anew after distortions, by the same job as before."""
 
-    Attributes:
-        clips: of the evaluation.
-        asked: the queries' rows in it, int64 [queries].
-        model_at, base: of `embed.embed_recordings`.
-        actors, gpus_each: of it, too.
-    """
-
-    clips: Clips
-    asked: np.ndarray
-    model_at: str
-    base: Base
-    actors: int
-    gpus_each: float
+    embedded: Embedded
 
     def __call__(self, distortions: tuple[Distortion, ...]) -> Iterator[dict[str, np.ndarray]]:
         """For each, by `embed.KINDS`, float32 [queries, width]; NaN rows for what could not be decoded again."""
-        together = max(1, _CLIPS_PER_JOB // len(self.asked))
+        together = max(1, _CLIPS_PER_JOB // len(self.embedded.queries))
         for start in range(0, len(distortions), together):
-            yield from self._some(distortions[start : start + together])
+            yield from self._together(distortions[start : start + together])
 
-    def _some(self, distortions: tuple[Distortion, ...]) -> Iterator[dict[str, np.ndarray]]:
-        import numpy as np
-
-        from inference.checks.distortions import DistortedClips
-        from inference.evaluation import embed
-        from jobs.shared import progress
-
-        damaged = DistortedClips.damage(self.clips, self.asked, distortions)
-        many = len(self.asked) * len(distortions)
-        bar = progress.Progress("damaged recordings", many)
-        rows, vectors = embed.embed_recordings(
-            damaged, many, self.model_at, self.base, self.actors, self.gpus_each, bar.update
-        )
-        bar.close()
-        which, query = np.divmod(rows, len(self.asked))
+    def _together(self, distortions: tuple[Distortion, ...]) -> Iterator[dict[str, np.ndarray]]:
+        queries = self.embedded.queries
+        distorted = DistortedClips.damage(self.embedded.clips, queries, distortions)
+        many = len(queries) * len(distortions)
+        rows, vectors = self.embedded.models.embed(distorted, many, "damaged recordings")
+        which, query = np.divmod(rows, len(queries))
         for number in range(len(distortions)):
             own = which == number
             whole = {}
             for kind, some in vectors.items():
-                whole[kind] = np.full((len(self.asked), some.shape[1]), np.nan, np.float32)
+                whole[kind] = np.full((len(queries), some.shape[1]), np.nan, np.float32)
                 whole[kind][query[own]] = some[own]
             yield whole
-
-
-def rows_of(names: list[dict[str, Any]], recordings: pa.Table) -> list[dict[str, Any]]:
-    """The gallery's species, with the ranks and common names that they lack as the recordings know them."""
-    known: dict[str, dict[str, Any]] = {}
-    for row in recordings.to_pylist():
-        own = known.setdefault(row["scientific_name"], {})
-        for key, value in row.items():
-            if value:
-                own.setdefault(key, value)
-    return [
-        {key: value or known.get(row["scientific_name"], {}).get(key) for key, value in row.items()} for row in names
-    ]

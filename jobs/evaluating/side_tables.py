@@ -6,6 +6,11 @@ import math
 import re
 from typing import Any
 
+import mlflow
+
+from inference.evaluation import files, table
+from jobs.evaluating import results
+
 _INTERVAL = ("_low", "_high")
 
 
@@ -22,17 +27,13 @@ def keep(
         named: what MLflow's metrics begin with; the files' name if not given.
         log: whether the figures are logged one by one, too.
     """
-    import mlflow
-
-    from inference.evaluation import files, table
-    from songsight.store import urls
-
     shown = columns(rows)
     print(f"{heading}\n\n{table.markdown(rows, shown)}\n")
-    for file, text in files.tables_as_text(name, rows, shown, heading).items():
+    texts = files.tables_as_text(name, rows, shown, heading)
+    for file, text in texts.items():
         mlflow.log_text(text, file)
-        if out:
-            urls.write_bytes(urls.join(out, file), text.encode())
+    if out:
+        results.write({file: text.encode() for file, text in texts.items()}, out)
     if log:
         mlflow.log_metrics(metrics(named or name, rows))
 

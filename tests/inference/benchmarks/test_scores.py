@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score
 from inference.benchmarks import Labelled, comparison, kept, measure, retrieval, task
 from inference.benchmarks import scores as naming
 from inference.benchmarks.redraw import Redrawn
+from inference.evaluation.measured import Settings
 from inference.match.gallery import Gallery
 from songsight.metrics import unit
 from songsight.store import tables
@@ -132,7 +133,7 @@ def test_files_find_photographs_in_the_tables_of_any_evaluation(benchmark: Label
     gallery = replace(gallery, vectors=np.array([direction(w) for w in ("merula", "x", "y", "z")], np.float32))
     assert retrieval.asked(benchmark, found, gallery).sum() == 4
     models = retrieval.Models(by_name, by_name, 2.0, 2.0)
-    evaluation = retrieval.evaluation(benchmark, found, gallery, models, 0.25, 1, 10, 0)
+    evaluation = retrieval.evaluation(benchmark, found, gallery, models, Settings(0.25, 1, 10, 0))
     rows = {row["method"]: row for row in evaluation.table}
     assert {"random_projection", "text_mapping", "zero_shot_chain", "frozen_head", "ceiling"} < set(rows)
     test = found.of("test")

@@ -1,17 +1,30 @@
-"""Where an evaluation's figures go: the MLflow run, `--out`, `--save-scores` and the terminal."""
+"""Where an evaluation's results go: the MLflow run, `--out`, `--save-scores` and the terminal."""
 
 from __future__ import annotations
 
-import os
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import mlflow
 import numpy as np
 
 from inference.evaluation import directions, files, measured, naming, probes, table
+from inference.evaluation.files import Outcome
 from inference.evaluation.measured import Evaluation
+from jobs.shared import tracking
 from songsight.store import urls
+
+
+def record(options: dict[str, Any], fingerprints: dict[str, str], run_id: str) -> dict[str, Any]:
+    """How an evaluation was made, for its JSON file."""
+    return {
+        "options": options,
+        "fingerprints": fingerprints,
+        "versions": tracking.versions(),
+        "git_commit": tracking.git_commit(),
+        "run_id": run_id,
+    }
 
 
 def figures(found: Evaluation) -> dict[str, Any]:
@@ -36,48 +49,38 @@ def figures(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def keep(
-    out: str | None,
-    save_scores: str | None,
-    found: Evaluation,
-    result: dict[str, Any],
-    texts: dict[str, bytes],
-    ids: list[str],
-) -> None:
-    """Logs everything to the MLflow run, and writes it to `--out` and `--save-scores`.
-
-    Args:
-        out, save_scores: these options.
-        found: the evaluation.
-        result: see `figures`.
-        texts: see `files.everything`.
-        ids: of the queries.
-    """
-    mlflow.log_metrics(metrics(result))
-    keep_files(out, texts)
+def keep(outcome: Outcome, out: str | None, save_scores: str | None) -> None:
+    """Logs an evaluation to the MLflow run, and writes it to `--out` and `--save-scores`."""
+    mlflow.log_metrics(metrics(outcome.figures))
+    keep_files(files.everything(outcome), out)
     if save_scores:
-        shown, asked = found.photographs, np.flatnonzero(found.answered)
+        found, ids = outcome.found, outcome.recording_ids
+        shown, answered = found.photographs, np.flatnonzero(found.answered)
         names = {
-            "query_species": [str(name) for name in found.species[asked]],
+            "query_species": [str(name) for name in found.species[answered]],
             "image_species": [str(name) for name in shown.species],
-            "query_id": [ids[query] for query in asked],
+            "query_id": [ids[query] for query in answered],
             "image_id": [str(name) for name in shown.images["image_id"].to_pylist()],
         }
-        files.save_scores(save_scores, found.queries[asked], shown.vectors, names)
+        files.save_scores(save_scores, found.queries[answered], shown.vectors, names)
 
 
-def keep_files(out: str | None, texts: dict[str, bytes]) -> None:
+def keep_files(data: Mapping[str, bytes], out: str | None) -> None:
     """Logs files to the MLflow run and writes them to `--out`, over those of the same name."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, data in texts.items():
-            urls.write_bytes(os.path.join(folder, name), data)
+        write(data, folder)
         mlflow.log_artifacts(folder)
     if out:
-        for name, data in texts.items():
-            urls.write_bytes(urls.join(out, name), data)
+        write(data, out)
 
 
-def metrics(result: dict[str, Any]) -> dict[str, float]:
+def write(data: Mapping[str, bytes], folder: str) -> None:
+    """Writes files by their names into a folder or below a URL."""
+    for name, content in data.items():
+        urls.write_bytes(urls.join(folder, name), content)
+
+
+def metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """Every figure of the tables by a name of its own: `mAP.distilled`, `mAP.sound.picture.genus`, `knn.base`."""
     named: dict[str, Any] = {}
     for name, value in result.items():
@@ -99,9 +102,10 @@ def metrics(result: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in named.items() if isinstance(value, int | float) and value == value}
 
 
-def markdown(found: Evaluation, result: dict[str, Any], resamples: int) -> str:
+def markdown(outcome: Outcome) -> str:
     """The tables as they are printed."""
-    heading = files.headings(found, resamples)
+    found, result = outcome.found, outcome.figures
+    heading = files.headings(found)
     lines = [heading["table"], "", table.markdown(found.table, measured.SHOWN, species=True)]
     lines += ["", heading["directions"], "", table.markdown(found.directions, directions.SHOWN)]
     lines += ["", heading["encoder"], "", table.markdown(found.encoder, probes.SHOWN)]
