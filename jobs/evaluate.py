@@ -108,8 +108,7 @@ def _compare(options: Options) -> dict[str, Any]:
 
 def _find_photographs(options: Options) -> dict[str, Any]:
     """Measures how well the recordings of a table find the photographs of a gallery."""
-    from inference.evaluation import files
-    from jobs.evaluating import checks, inputs, models, results, retrieval
+    from jobs.evaluating import checks, inputs
 
     assert options.recordings
     assert options.gallery
@@ -119,6 +118,10 @@ def _find_photographs(options: Options) -> dict[str, Any]:
     )
     given = inputs.read(question)
     checks.check_synonyms(plan, options.synonyms, given.gallery, options.gallery)
+
+    from inference.evaluation import files
+    from jobs.evaluating import models, results, retrieval
+
     loaded = models.load(_names(options), given.gallery, "gallery", options.actors)
     fingerprints = retrieval.fingerprints(given, loaded)
 
@@ -156,8 +159,7 @@ def _measure_benchmark(options: Options) -> dict[str, Any]:
         if isinstance(found, Pair):
             recordings = benchmarks.write_recordings(found, where)
             gallery = benchmarks.gallery_of(found, ask.parts, options.gallery, _names(options), options.actors, where)
-            tables = replace(options, benchmark=None, data=None, parts=(), recordings=recordings, gallery=gallery)
-            return main(tables)
+            return main(replace(options, benchmark=None, data=None, parts=(), recordings=recordings, gallery=gallery))
         benchmarks.check_labelled(name, found, _given(options))
         return _name_sounds(found, options)
 

@@ -17,7 +17,7 @@ from songsight.models import prompts
 from songsight.store import tables
 
 
-def asked(task: Labelled, found: Units, gallery: Gallery) -> np.ndarray:
+def is_query(task: Labelled, found: Units, gallery: Gallery) -> np.ndarray:
     """The units that are queries: bool [units]; none where the benchmark has several labels a unit."""
     if task.several:
         return np.zeros(len(found.names), bool)
@@ -32,7 +32,7 @@ def evaluation(
 
     Args:
         task: a benchmark of one label a unit.
-        found: its units, some of which are `asked`.
+        found: its units, some of which are queries.
         gallery: of the teacher's; its `test` photographs are asked for, all where it knows no such split.
         models: of the units' vectors.
         settings: see there.
@@ -42,7 +42,7 @@ def evaluation(
     recordings = Recordings(
         vectors=found.vectors | {kind: unit(found.vectors[kind]) for kind in ("base_joint", "student")},
         train=train,
-        asked=np.flatnonzero(asked(task, found, gallery)),
+        queries=np.flatnonzero(is_query(task, found, gallery)),
         species=species,
         recordists=found.recordist,
         train_text_ND=_texts(task, species[train], models) if len(train) else gallery.name_vectors[:0],

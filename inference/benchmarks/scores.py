@@ -41,7 +41,7 @@ class Units:
         split: of each, [units].
         first: row of the task's clips at which each begins, int64 [units].
         present: its labels, sparse bool [units, classes].
-        vectors: by `embedding.KINDS`, float32 [units, width].
+        vectors: by `embed.KINDS`, float32 [units, width].
     """
 
     names: np.ndarray
@@ -79,7 +79,7 @@ def units(task: Labelled, rows: np.ndarray, vectors: Mapping[str, np.ndarray]) -
     Args:
         task: the benchmark.
         rows: rows of `task.clips` that could be decoded, int64 [clips], in order.
-        vectors: by `embedding.KINDS`, float32 [clips, width].
+        vectors: by `embed.KINDS`, float32 [clips, width].
     """
     taken = task.clips.take(rows)
     some, at, unit_of_clip = np.unique(
@@ -140,7 +140,7 @@ class Method:
     """A way of naming.
 
     Attributes:
-        kind: of the vectors that it looks at, of `embedding.KINDS`.
+        kind: of the vectors that it looks at, of `embed.KINDS`.
         score: float32 [units, width] → float32 [units, classes].
     """
 

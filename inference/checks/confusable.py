@@ -23,8 +23,8 @@ _LISTED = 20
 def tables(subject: Subject) -> dict[str, Rows]:
     """`confusable`: a row a group and method; `confusable_pairs`: the worst pairs, by the student's text answers."""
     scores = {
-        "base": subject.heard["base_joint"] @ subject.base_names.T,
-        "distilled": subject.heard["student"] @ subject.name_vectors.T,
+        "base": subject.vectors["base_joint"] @ subject.base_names.T,
+        "distilled": subject.vectors["student"] @ subject.name_vectors.T,
         "distilled_images": subject.photograph_scores,
     }
     rivals = {
@@ -32,25 +32,25 @@ def tables(subject: Subject) -> dict[str, Rows]:
         "sound-alike": _nearest(_sounds(subject)),
     }
     genera = np.array([row.get("genus") or row["scientific_name"].split(" ")[0] for row in subject.names])
-    answers_QS = {"congeners": genera[subject.own][:, None] == genera[None, :]}
+    answers_QS = {"congeners": genera[subject.species_number][:, None] == genera[None, :]}
     numbers = np.arange(len(subject.names))
     for group, rival_S in rivals.items():
-        rival_Q = rival_S[subject.own]
-        answers_QS[group] = (numbers == subject.own[:, None]) | (numbers == rival_Q[:, None])
+        rival_Q = rival_S[subject.species_number]
+        answers_QS[group] = (numbers == subject.species_number[:, None]) | (numbers == rival_Q[:, None])
     shown_S = np.isin(subject.name_species.astype(str), subject.photographs.species.astype(str))
     rows: Rows = []
     for group, allowed_QS in answers_QS.items():
         for method, scores_QS in scores.items():
             answers = allowed_QS & shown_S if method == "distilled_images" else allowed_QS
             many_Q = answers.sum(axis=1)
-            asked = (many_Q > 1) & answers[np.arange(len(answers)), subject.own]
+            asked = (many_Q > 1) & answers[np.arange(len(answers)), subject.species_number]
             if not asked.any():
                 continue
-            right_Q = _right(scores_QS, answers, subject.own)[asked]
+            right_Q = _right(scores_QS, answers, subject.species_number)[asked]
             row: dict[str, Any] = {"among": group, "method": method}
             row |= figures({"accuracy": right_Q}, subject.species[asked], subject.resamples, subject.seed)
             row |= {"chance": float((1 / many_Q[asked]).mean()), "queries": int(asked.sum())}
-            rows.append(row | {"species": len(np.unique(subject.own[asked]))})
+            rows.append(row | {"species": len(np.unique(subject.species_number[asked]))})
     return {"confusable": rows, "confusable_pairs": _pairs(subject, scores["distilled"], rivals)}
 
 
@@ -63,11 +63,11 @@ def _right(scores_QS: np.ndarray, allowed_QS: np.ndarray, own_Q: np.ndarray) -> 
 def _pairs(subject: Subject, scores_QS: np.ndarray, rivals: dict[str, np.ndarray]) -> Rows:
     rows: Rows = []
     for group, rival_S in rivals.items():
-        for number in np.unique(subject.own):
+        for number in np.unique(subject.species_number):
             rival = rival_S[number]
             if rival < 0:
                 continue
-            asked = subject.own == number
+            asked = subject.species_number == number
             right = scores_QS[asked, number] > scores_QS[asked, rival]
             names = {"species": subject.name_species[number], "taken_for": subject.name_species[rival]}
             rows.append({"among": group} | names | {"accuracy": float(right.mean()), "queries": int(asked.sum())})
@@ -79,7 +79,7 @@ def _sounds(subject: Subject) -> np.ndarray:
     """Mean pooled embedding of each species' recordings; those of training if any species has some."""
     if len(subject.train_species):
         return _means(unit(subject.train_pooled), subject.train_species, subject.name_species)
-    return _means(unit(subject.heard["base_pooled"]), subject.species, subject.name_species)
+    return _means(unit(subject.vectors["base_pooled"]), subject.species, subject.name_species)
 
 
 def _means(vectors_ND: np.ndarray, species_N: np.ndarray, names_S: np.ndarray) -> np.ndarray:

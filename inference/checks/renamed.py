@@ -33,8 +33,8 @@ def tables(subject: Subject) -> dict[str, Rows]:
         for kind in TEXT_TYPES:
             texts = [prompts.text(row, kind) for row in names]
             first = {
-                "base": subject.name_rank(unit(subject.heard["base_joint"]), unit(subject.base_text(texts))),
-                "distilled": subject.name_rank(subject.heard["student"], subject.teacher_text(texts)),
+                "base": subject.name_rank(unit(subject.vectors["base_joint"]), unit(subject.base_text(texts))),
+                "distilled": subject.name_rank(subject.vectors["student"], subject.teacher_text(texts)),
             }
             for model, first_Q in first.items():
                 columns = {"zero_shot_top1": top(first_Q, 1), "zero_shot_top5": top(first_Q, 5)}

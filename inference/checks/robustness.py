@@ -13,10 +13,10 @@ from inference.checks.subject import Rows, Subject, Vectors, figures, top
 
 def tables(subject: Subject, distortions: tuple[Distortion, ...] = STANDARD) -> dict[str, Rows]:
     """A row for the clean recordings and one a distortion."""
-    assert subject.again is not None
-    clean = _columns(subject, subject.heard)
+    assert subject.embed_distorted is not None
+    clean = _columns(subject, subject.vectors)
     rows: Rows = [{"recordings": "as they are"} | figures(clean, subject.species, subject.resamples, subject.seed)]
-    for distortion, heard in zip(distortions, subject.again(distortions), strict=True):
+    for distortion, heard in zip(distortions, subject.embed_distorted(distortions), strict=True):
         hurt = _columns(subject, heard)
         lost = {"mAP_lost": clean["mAP"] - hurt["mAP"], "top1_lost": clean["zero_shot_top1"] - hurt["zero_shot_top1"]}
         found = figures(hurt | lost, subject.species, subject.resamples, subject.seed)

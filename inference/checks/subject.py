@@ -27,20 +27,20 @@ class Subject:
 
     Attributes:
         species: of each query, [queries]; each is among `names`.
-        heard: the queries' vectors by `embedding.KINDS`, float32 [queries, width].
+        vectors: the queries' vectors by `embed.KINDS`, float32 [queries, width].
         names: rows with `scientific_name`, `common_name` and ranks: the species of the gallery and of the queries.
         name_vectors: the teacher's embedding of each one's text, float32 [names, width], unit rows.
         photographs: what is retrieved from.
         base_text, teacher_text: texts to float32 [texts, width].
         trained_on: the species that the model heard in training; None where that is not known.
         train_species, train_pooled: of the training recordings, [n], and the base model's pooled embedding, [n, width].
-        again: embeds the queries after distortions: `heard` anew for each, [queries, width], NaN rows where it failed.
+        embed_distorted: embeds the queries after distortions: for each `vectors` anew, with NaN rows where it failed.
         synonyms: other names of species, by scientific name.
         resamples, seed: of the bootstrap and of all that is drawn.
     """
 
     species: np.ndarray
-    heard: Vectors
+    vectors: Vectors
     names: list[dict[str, Any]]
     name_vectors: np.ndarray
     photographs: Gallery
@@ -49,7 +49,7 @@ class Subject:
     trained_on: frozenset[str] | None = None
     train_species: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=object))
     train_pooled: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    again: Callable[[tuple[Distortion, ...]], Iterator[Vectors]] | None = None
+    embed_distorted: Callable[[tuple[Distortion, ...]], Iterator[Vectors]] | None = None
     synonyms: Mapping[str, str] = field(default_factory=dict)
     resamples: int = 1000
     seed: int = 0
@@ -60,7 +60,7 @@ class Subject:
         return np.array([row["scientific_name"] for row in self.names], dtype=object)
 
     @cached_property
-    def own(self) -> np.ndarray:
+    def species_number(self) -> np.ndarray:
         """Number of each query's species in `names`, int [queries]."""
         place = {name: number for number, name in enumerate(self.name_species)}
         return np.array([place[name] for name in self.species], dtype=np.int64)
@@ -74,12 +74,12 @@ class Subject:
     @cached_property
     def photograph_scores(self) -> np.ndarray:
         """Each query's most similar photograph of each species: float32 [queries, names]; −2 where there is none."""
-        heard_QD = self.heard["student"]
-        best_QS = np.full((len(heard_QD), len(self.names)), -2.0, np.float32)
+        audio_QD = self.vectors["student"]
+        best_QS = np.full((len(audio_QD), len(self.names)), -2.0, np.float32)
         for number, name in enumerate(self.name_species):
             shown_ND = self.photographs.vectors[self.photographs.species == name]
             if len(shown_ND):
-                best_QS[:, number] = (heard_QD @ shown_ND.T).max(axis=1)
+                best_QS[:, number] = (audio_QD @ shown_ND.T).max(axis=1)
         return best_QS
 
     def retrieval(self, queries_QD: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:

@@ -21,15 +21,15 @@ from songsight.models import prompts
 def tables(subject: Subject) -> dict[str, Rows]:
     """A row a text type and model."""
     rows: Rows = []
-    asked = np.unique(subject.own)
+    asked = np.unique(subject.species_number)
     for kind in (kind for kind in prompts.TEXT_TYPES if kind != "caption"):
         texts = [prompts.text(row, kind) for row in subject.names]
         spaces = {
-            "base": (unit(subject.heard["base_joint"]), unit(subject.base_text(texts))),
-            "distilled": (subject.heard["student"], subject.teacher_text(texts)),
+            "base": (unit(subject.vectors["base_joint"]), unit(subject.base_text(texts))),
+            "distilled": (subject.vectors["student"], subject.teacher_text(texts)),
         }
-        for model, (heard_QD, names_SD) in spaces.items():
-            first = subject.name_rank(heard_QD, names_SD)
+        for model, (audio_QD, names_SD) in spaces.items():
+            first = subject.name_rank(audio_QD, names_SD)
             row: dict[str, Any] = {"text_type": kind, "model": model}
             row |= figures(
                 {"zero_shot_top1": top(first, 1), "zero_shot_top5": top(first, 5)},
@@ -38,7 +38,7 @@ def tables(subject: Subject) -> dict[str, Rows]:
                 subject.seed,
             )
             species, texts_SD = subject.name_species[asked], names_SD[asked]
-            found = {"text_to_audio_mAP": retrieve(texts_SD, heard_QD, species, subject.species).average_precision}
+            found = {"text_to_audio_mAP": retrieve(texts_SD, audio_QD, species, subject.species).average_precision}
             if model == "distilled":
                 shown = subject.photographs
                 ranked = retrieve(texts_SD, shown.vectors, species, shown.species)

@@ -21,12 +21,12 @@ def tables(subject: Subject) -> dict[str, Rows]:
     """A row a group (`heard in training`, `never heard`) and rank."""
     assert subject.trained_on is not None
     heard = np.array([name in subject.trained_on for name in subject.species], bool)
-    named_Q = (subject.heard["student"] @ subject.name_vectors.T).argmax(axis=1)
+    named_Q = (subject.vectors["student"] @ subject.name_vectors.T).argmax(axis=1)
     rows: Rows = []
     for group, asked in (("heard in training", heard), ("never heard", ~heard)):
         for rank in RANKS if asked.any() else ():
             label_S = _labels(subject, rank)
-            known = asked & (label_S[subject.own] != "")
+            known = asked & (label_S[subject.species_number] != "")
             if known.any():
                 rows.append({"species": group, "rank": rank} | _row(subject, known, label_S, named_Q))
     return {"unseen": rows}
@@ -36,8 +36,8 @@ def _row(subject: Subject, asked: np.ndarray, label_S: np.ndarray, named_Q: np.n
     label_of = dict(zip(subject.name_species, label_S, strict=True))
     held_N = np.array([label_of[name] for name in subject.photographs.species], dtype=object)
     real = held_N != ""
-    own = label_S[subject.own[asked]]
-    ranked = retrieve(subject.heard["student"][asked], subject.photographs.vectors[real], own, held_N[real])
+    own = label_S[subject.species_number[asked]]
+    ranked = retrieve(subject.vectors["student"][asked], subject.photographs.vectors[real], own, held_N[real])
     answers = _how_many(own, held_N[real])
     chance_Q = np.where(answers > 0, chance_average_precision(np.maximum(answers, 1), int(real.sum())), np.nan)
     columns = {"mAP": ranked.average_precision, "zero_shot_top1": label_S[named_Q[asked]] == own}
@@ -47,7 +47,7 @@ def _row(subject: Subject, asked: np.ndarray, label_S: np.ndarray, named_Q: np.n
         "chance_mAP": float(np.nanmean(chance_Q)) if (answers > 0).any() else float("nan"),
         "chance_top1": float(share.mean()),
     }
-    return row | {"queries": int(asked.sum()), "of_species": len(np.unique(subject.own[asked]))}
+    return row | {"queries": int(asked.sum()), "of_species": len(np.unique(subject.species_number[asked]))}
 
 
 def _how_many(asked: np.ndarray, there: np.ndarray) -> np.ndarray:

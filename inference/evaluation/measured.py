@@ -79,12 +79,12 @@ class Evaluation:
     @property
     def species(self) -> np.ndarray:
         """Scientific name of each query, object [queries]."""
-        return self.labels.asked
+        return self.labels.queries
 
     @cached_property
     def queries(self) -> np.ndarray:
         """The student's vectors, float32 [queries, width], unit rows."""
-        return self.material.vectors["student"][self.material.asked]
+        return self.material.vectors["student"][self.material.queries]
 
     @cached_property
     def answered(self) -> np.ndarray:
@@ -149,7 +149,7 @@ def measure(
     photographs, seed = gallery.of_split("test"), settings.seed
     material = methods.material(recordings, names, gallery, models)
     labels = _labels(recordings, names)
-    species = labels.asked
+    species = labels.queries
     ridge = methods.ridges(material)
     ranked = {
         name: retrieve(
@@ -166,7 +166,7 @@ def measure(
     sides, named = _sides(labels, material, photographs, rank_of)
     asked = directions.ask(sides, named)
     encoders = _encoders(material, models.base_log_scale)
-    heard = {name: encoder.heard(one, labels, settings.k) for name, one in encoders.items()}
+    heard = {name: encoder.query_results(one, labels, settings.k) for name, one in encoders.items()}
     by_type = naming.columns(_spaces(material), species, labels.names)
     return Evaluation(
         photographs,
@@ -184,13 +184,13 @@ def measure(
 
 
 def _labels(recordings: methods.Recordings, names: Sequence[Mapping[str, Any]]) -> encoder.Labels:
-    train, asked, species, recordists = recordings.train, recordings.asked, recordings.species, recordings.recordists
+    train, asked, species, recordists = recordings.train, recordings.queries, recordings.species, recordings.recordists
     every = np.array([row["scientific_name"] for row in names], dtype=object)
     return encoder.Labels(species[train], species[asked], every, recordists[train], recordists[asked])
 
 
 def _by_recording(
-    asked: directions.Asked, heard: Mapping[str, encoder.Heard], by_type: naming.Columns
+    asked: directions.Asked, heard: Mapping[str, encoder.QueryResults], by_type: naming.Columns
 ) -> dict[str, np.ndarray]:
     """What each query came to, by measure and row; of the directions those in which sound asks."""
     found = {f"{name}.{which}": some for which, one in heard.items() for name, some in one.columns.items()}
@@ -219,7 +219,7 @@ def _sides(
 ) -> tuple[dict[str, directions.Side], dict[str, dict[str, str]]]:
     """(what asks and is asked for; by rank, each species' name at it)."""
     sides = {
-        "sound": directions.Side(material.vectors["student"][material.asked], labels.asked),
+        "sound": directions.Side(material.vectors["student"][material.queries], labels.queries),
         "picture": directions.Side(photographs.vectors, photographs.species),
         "text": directions.Side(material.teacher_names_SD, labels.names),
     }
@@ -229,7 +229,7 @@ def _sides(
 
 
 def _spaces(material: methods.Material) -> dict[str, naming.Space]:
-    vectors, asked = material.vectors, material.asked
+    vectors, asked = material.vectors, material.queries
     return {
         "base": naming.Space(unit(vectors["base_joint"][asked]), material.base_texts),
         methods.STUDENT: naming.Space(vectors["student"][asked], material.teacher_texts),
@@ -237,7 +237,7 @@ def _spaces(material: methods.Material) -> dict[str, naming.Space]:
 
 
 def _encoders(material: methods.Material, base_log_scale: float) -> dict[str, encoder.Encoder]:
-    vectors, train, asked = material.vectors, material.train, material.asked
+    vectors, train, asked = material.vectors, material.train, material.queries
     return {
         "base": encoder.Encoder(
             vectors["base_pooled"][train],

@@ -51,14 +51,14 @@ class Recordings:
 
     Attributes:
         vectors: by `embed.KINDS`, float32 [recordings, width].
-        train, asked: rows of `vectors`: the training recordings (may be none) and the queries.
+        train, queries: rows of `vectors`: the training recordings (may be none) and the queries.
         species, recordists: of each, object [recordings]; a recordist is None where not known.
         train_text_ND: the teacher's embedding of each training recording's text, unit rows.
     """
 
     vectors: Mapping[str, np.ndarray]
     train: np.ndarray
-    asked: np.ndarray
+    queries: np.ndarray
     species: np.ndarray
     recordists: np.ndarray
     train_text_ND: np.ndarray
@@ -69,7 +69,7 @@ class Material:
     """What the methods make their queries of.
 
     Attributes:
-        vectors, train, asked, train_text_ND: see `Recordings`.
+        vectors, train, queries, train_text_ND: see `Recordings`.
         species_of_query: number of each query's species, into the names; int [queries].
         in_gallery: how many species the gallery has. They come first among the names; behind them those of recordings
             that it does not know, which can be named but not found.
@@ -80,7 +80,7 @@ class Material:
 
     vectors: Mapping[str, np.ndarray]
     train: np.ndarray
-    asked: np.ndarray
+    queries: np.ndarray
     species_of_query: np.ndarray
     in_gallery: int
     base_names_SB: np.ndarray
@@ -108,8 +108,8 @@ def material(recordings: Recordings, names: Sequence[Mapping[str, Any]], gallery
     return Material(
         vectors=recordings.vectors,
         train=recordings.train,
-        asked=recordings.asked,
-        species_of_query=np.array([number[name] for name in recordings.species[recordings.asked]], np.int64),
+        queries=recordings.queries,
+        species_of_query=np.array([number[name] for name in recordings.species[recordings.queries]], np.int64),
         in_gallery=in_gallery,
         base_names_SB=unit(base["sci"] + base["com"]),
         teacher_names_SD=np.concatenate([gallery.name_vectors, teacher[SPECIES_TEXT_TYPE][in_gallery:]]),
@@ -152,12 +152,12 @@ def queries(
         (name, float32 [queries, teacher's width] of unit rows), in the papers' order.
     """
     pooled, joint = material.vectors["base_pooled"], material.vectors["base_joint"]
-    heard_QB = joint[material.asked]
+    heard_QB = joint[material.queries]
     # A mean of sounds that are no queries, where there are such: a query is answered without knowing the others.
     mean_B = joint[material.train].mean(axis=0) if len(material.train) else None
     width = material.teacher_names_SD.shape[1]
     base_TB, teacher_TD, _ = _mapped(material)
-    yield "random_projection", baselines.random_projection(pooled[material.asked], width, seed)
+    yield "random_projection", baselines.random_projection(pooled[material.queries], width, seed)
     for name, (kind, centred) in MAPPINGS.items():
         yield (
             name,
@@ -176,9 +176,9 @@ def queries(
     if len(material.train):
         yield (
             "frozen_head",
-            baselines.frozen_head(pooled[material.train], material.train_text_ND, pooled[material.asked], seed),
+            baselines.frozen_head(pooled[material.train], material.train_text_ND, pooled[material.queries], seed),
         )
-    student_QD = material.vectors["student"][material.asked]
+    student_QD = material.vectors["student"][material.queries]
     yield STUDENT, student_QD
     yield "distilled_bridged", bridge_in_blocks(student_QD, shown_SD, bridge, material.log_scale)
     yield "ceiling", material.teacher_names_SD[material.species_of_query]

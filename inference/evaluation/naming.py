@@ -32,11 +32,11 @@ class Space:
     """One encoder's audio–text space.
 
     Attributes:
-        heard_QD: the queries, unit rows.
+        audio_QD: the queries, unit rows.
         texts: by text type, the embedding of each species' text, float32 [species, width], unit rows.
     """
 
-    heard_QD: np.ndarray
+    audio_QD: np.ndarray
     texts: Mapping[str, np.ndarray]
 
 
@@ -56,7 +56,7 @@ def columns(spaces: Mapping[str, Space], asked: np.ndarray, names: np.ndarray) -
     found: Columns = {}
     for encoder, space in spaces.items():
         for kind, names_SD in space.texts.items():
-            first_Q = name_rank(space.heard_QD, names_SD, asked, names)
+            first_Q = name_rank(space.audio_QD, names_SD, asked, names)
             found[encoder, kind] = {f"zero_shot_top{k}": (first_Q <= k).astype(np.float64) for k in (1, 5)}
     return found
 

@@ -32,16 +32,16 @@ class Encoder:
     """One encoder's vectors.
 
     Attributes:
-        train_NP, asked_QP: pooled audio embeddings of the training recordings and the queries.
-        heard_QD: the queries in the encoder's audio–text space.
+        train_NP, query_QP: pooled audio embeddings of the training recordings and the queries.
+        audio_QD: the queries in the encoder's audio–text space.
         names_SD: its texts of the species there.
         log_scale: its log inverse temperature.
         texts: what `names_SD` are embeddings of, in words.
     """
 
     train_NP: np.ndarray
-    asked_QP: np.ndarray
-    heard_QD: np.ndarray
+    query_QP: np.ndarray
+    audio_QD: np.ndarray
     names_SD: np.ndarray
     log_scale: float
     texts: str = ""
@@ -52,20 +52,20 @@ class Labels:
     """Who sings, and who recorded it.
 
     Attributes:
-        train, asked: species of the training recordings and the queries, [n] and [queries].
+        train, queries: species of the training recordings and the queries, [n] and [queries].
         names: species of the texts, [species].
-        train_recordists, asked_recordists: None where not known.
+        train_recordists, query_recordists: None where not known.
     """
 
     train: np.ndarray
-    asked: np.ndarray
+    queries: np.ndarray
     names: np.ndarray
     train_recordists: np.ndarray
-    asked_recordists: np.ndarray
+    query_recordists: np.ndarray
 
 
 @dataclass(frozen=True)
-class Heard:
+class QueryResults:
     """What each query came to with one encoder.
 
     Attributes:
@@ -80,7 +80,7 @@ class Heard:
     gaps_QB: np.ndarray
 
 
-def heard(encoder: Encoder, labels: Labels, k: int) -> Heard:
+def query_results(encoder: Encoder, labels: Labels, k: int) -> QueryResults:
     """Asks each query of one encoder.
 
     `zero_shot_top1` and `_top5` over the texts of all species; `knn` and `linear_probe` on the pooled embedding, fitted
@@ -88,32 +88,32 @@ def heard(encoder: Encoder, labels: Labels, k: int) -> Heard:
     one is known; `brier` and the gaps of the calibration error of the probabilities that the texts get at the encoder's
     own temperature. Formulas and sources are those of `songsight.metrics`.
     """
-    first_Q = accuracy.name_rank(encoder.heard_QD, encoder.names_SD, labels.asked, labels.names)
+    first_Q = accuracy.name_rank(encoder.audio_QD, encoder.names_SD, labels.queries, labels.names)
     columns: dict[str, np.ndarray] = {"zero_shot_top1": first_Q <= 1, "zero_shot_top5": first_Q <= 5}
     if len(encoder.train_NP):
-        vectors = (encoder.train_NP, encoder.asked_QP, labels.train, labels.asked)
+        vectors = (encoder.train_NP, encoder.query_QP, labels.train, labels.queries)
         columns["knn"] = probes.knn_right(*vectors, k)
         if len({name for name in labels.train_recordists if name}) > 1:
-            recordists = (labels.train_recordists, labels.asked_recordists)
+            recordists = (labels.train_recordists, labels.query_recordists)
             columns["knn_other_recordists"] = probes.knn_right(*vectors, k, *recordists)
-        named = probes.linear_probe(encoder.train_NP, encoder.asked_QP, labels.train)
-        columns["linear_probe"] = named.astype(str) == labels.asked.astype(str)
+        named = probes.linear_probe(encoder.train_NP, encoder.query_QP, labels.train)
+        columns["linear_probe"] = named.astype(str) == labels.queries.astype(str)
     number = {name: i for i, name in enumerate(labels.names)}
-    own_Q = np.array([number.get(name, -1) for name in labels.asked])
+    own_Q = np.array([number.get(name, -1) for name in labels.queries])
     brier, confidence, right = [], [], []
     for start in range(0, len(own_Q), _QUERIES_PER_BLOCK):
         part = slice(start, start + _QUERIES_PER_BLOCK)
-        share_QS = accuracy.probabilities(encoder.heard_QD[part], encoder.names_SD, encoder.log_scale)
+        share_QS = accuracy.probabilities(encoder.audio_QD[part], encoder.names_SD, encoder.log_scale)
         brier.append(brier_score(share_QS, own_Q[part]))
         confidence.append(share_QS.max(axis=1))
         right.append(share_QS.argmax(axis=1) == own_Q[part])
     columns["brier"] = np.concatenate(brier)
     gaps_QB = calibration_gaps(np.concatenate(confidence), np.concatenate(right))
-    return Heard(encoder.texts, {name: np.asarray(some, np.float64) for name, some in columns.items()}, gaps_QB)
+    return QueryResults(encoder.texts, {name: np.asarray(some, np.float64) for name, some in columns.items()}, gaps_QB)
 
 
-def rows(encoders: Mapping[str, Heard], boot: Bootstrap) -> list[table.Row]:
-    """A row an encoder: the means of the columns of `heard` and the calibration error (15 bins), with intervals.
+def rows(encoders: Mapping[str, QueryResults], boot: Bootstrap) -> list[table.Row]:
+    """A row an encoder: the means of its queries' results and the calibration error (15 bins), with intervals.
 
     Returns:
         `encoder`, `texts` and the measures as in `table.rows`; what cannot be measured is None.

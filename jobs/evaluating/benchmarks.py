@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from inference.benchmarks import Labelled, Pair, photographs
 from jobs import gallery
-from jobs.evaluating.models import Names
 from jobs.shared import options as opts
 from songsight.errors import UserError
-from songsight.models import student
 from songsight.store import tables, urls
+
+if TYPE_CHECKING:
+    from jobs.evaluating.models import Names
 
 
 def check_labelled(name: str, tasks: Sequence[Labelled], given: Collection[str]) -> None:
@@ -81,6 +83,8 @@ def _of_parts(url: str, found: Pair, parts: Sequence[str], where: str) -> str:
 
 def _embedded(found: Pair, models: Names, actors: int | None, where: str) -> str:
     """All photographs as a gallery: the one that is there, if it is of them and the teacher."""
+    from songsight.models import student  # PyTorch takes seconds to import, and wrong options are answered before
+
     out = urls.join(where, "gallery")
     config = student.load(models.model).config
     info = urls.join(out, "gallery.json")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inference.checks import CHECKS, Subject
 from inference.checks.distortions import DistortedClips, Distortion
-from inference.evaluation.files import Section
-from inference.evaluation.measured import Evaluation
 from inference.match.gallery import Gallery
-from jobs.evaluating import side_tables
-from jobs.evaluating.retrieval import Embedded
 from jobs.shared import options as opts
 from songsight.errors import UserError
 from songsight.store import tables
+
+if TYPE_CHECKING:  # PyTorch and MLflow take seconds to import, and wrong options are answered before
+    from inference.evaluation.files import Section
+    from inference.evaluation.measured import Evaluation
+    from jobs.evaluating.retrieval import Embedded
 
 NAMES = ("text-types", "confusable", "unseen", "robustness", "renamed")
 HEADINGS = {
@@ -115,7 +116,7 @@ def subject(wanted: Plan, found: Evaluation, embedded: Embedded) -> Subject:
     material, labels, texts = found.material, found.labels, embedded.models.texts
     return Subject(
         species=found.species,
-        heard={kind: some[material.asked] for kind, some in material.vectors.items()},
+        vectors={kind: some[material.queries] for kind, some in material.vectors.items()},
         names=embedded.given.names,
         name_vectors=material.teacher_names_SD,
         photographs=found.photographs,
@@ -124,7 +125,7 @@ def subject(wanted: Plan, found: Evaluation, embedded: Embedded) -> Subject:
         trained_on=wanted.trained_on,
         train_species=labels.train,
         train_pooled=material.vectors["base_pooled"][material.train],
-        again=EmbedDistorted(embedded),
+        embed_distorted=EmbedDistorted(embedded),
         synonyms=wanted.synonyms,
         resamples=found.settings.resamples,
         seed=found.settings.seed,
@@ -133,6 +134,8 @@ def subject(wanted: Plan, found: Evaluation, embedded: Embedded) -> Subject:
 
 def run(subject: Subject, names: Sequence[str], out: str | None) -> dict[str, Any]:
     """Runs the checks and keeps their tables; returns them by name."""
+    from jobs.evaluating import side_tables
+
     found: dict[str, Any] = {}
     for name in names:
         for table, rows in CHECKS[name](subject).items():
@@ -146,6 +149,8 @@ def run(subject: Subject, names: Sequence[str], out: str | None) -> dict[str, An
 
 def sections(found: Mapping[str, Any]) -> dict[str, Section]:
     """The tables of `run` for the evaluation's page: what each tells, its rows, its columns and their headings."""
+    from jobs.evaluating import side_tables
+
     return {name: (f"Check: {HEADINGS[name]}", rows, side_tables.columns(rows)) for name, rows in found.items()}
 
 

@@ -97,7 +97,7 @@ def evaluate(task: Labelled, setup: Setup, prefix: str, save_scores: str | None)
     units = _embed(task, setup)
     test, left = units.of("test"), {"scores": f"{prefix}scores.npz"}
     rows, pictures = _name(task, units, test, setup, os.path.join(setup.folder, left["scores"]), save_scores)
-    if setup.gallery is not None and (queries := retrieval.asked(task, units, setup.gallery)).any():
+    if setup.gallery is not None and (queries := retrieval.is_query(task, units, setup.gallery)).any():
         left["retrieval"] = f"{prefix}retrieval"
         found = retrieval.evaluation(task, units, setup.gallery, setup.models.texts, setup.settings)
         _keep_retrieval(found, task, units, queries, setup, os.path.join(setup.folder, left["retrieval"]))

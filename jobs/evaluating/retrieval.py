@@ -41,7 +41,7 @@ class Embedded:
     @property
     def queries(self) -> np.ndarray:
         """The rows of the queries, int64 [queries]."""
-        return self.rows[self.recordings.asked]
+        return self.rows[self.recordings.queries]
 
 
 def fingerprints(given: Inputs, models: Loaded) -> dict[str, str]:

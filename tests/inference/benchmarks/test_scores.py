@@ -131,7 +131,7 @@ def test_files_find_photographs_in_the_tables_of_any_evaluation(benchmark: Label
     found = naming.units(benchmark, np.arange(len(benchmark.clips)), vectors(benchmark, 1.5))
     gallery = shown_by([*NAMES[:2], NAMES[0], "Corvus corax"])  # no owl: its two files are no queries
     gallery = replace(gallery, vectors=np.array([direction(w) for w in ("merula", "x", "y", "z")], np.float32))
-    assert retrieval.asked(benchmark, found, gallery).sum() == 4
+    assert retrieval.is_query(benchmark, found, gallery).sum() == 4
     models = retrieval.Models(by_name, by_name, 2.0, 2.0)
     evaluation = retrieval.evaluation(benchmark, found, gallery, models, Settings(0.25, 1, 10, 0))
     rows = {row["method"]: row for row in evaluation.table}

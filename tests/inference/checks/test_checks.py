@@ -61,7 +61,7 @@ def subject() -> Subject:
     )
     return Subject(
         species=species,
-        heard=dict.fromkeys(("base_pooled", "base_joint", "student_pooled", "student"), heard),
+        vectors=dict.fromkeys(("base_pooled", "base_joint", "student_pooled", "student"), heard),
         names=names,
         name_vectors=gallery.name_vectors,
         photographs=gallery,
@@ -95,7 +95,7 @@ def test_congeners_are_the_only_answers_and_chance_is_one_of_them(subject: Subje
     assert own["accuracy"] > 0.9
     assert rows["look-alike", "distilled"]["chance"] == 0.5
     assert rows["sound-alike", "base"]["queries"] == 60
-    deaf = replace(subject, heard={kind: np.zeros_like(some) for kind, some in subject.heard.items()})
+    deaf = replace(subject, vectors={kind: np.zeros_like(some) for kind, some in subject.vectors.items()})
     for row in confusable.tables(deaf)["confusable"]:
         assert row["accuracy"] == 0  # the same of all is no answer
 
@@ -109,7 +109,7 @@ def test_a_species_that_no_photograph_shows_is_no_answer_among_photographs(subje
     assert own["queries"] == 24
     assert own["chance"] == pytest.approx(1 / 2)
     scores = {
-        name: (subject.heard["student"] @ subject.photographs.vectors[subject.photographs.species == name].T).max(
+        name: (subject.vectors["student"] @ subject.photographs.vectors[subject.photographs.species == name].T).max(
             axis=1
         )
         for name in ("Turdus merula", "Turdus philomelos")
@@ -125,10 +125,10 @@ def test_a_species_that_no_photograph_shows_is_no_answer_among_photographs(subje
 
 
 def test_the_pair_that_is_told_apart_worst_comes_first(subject: Subject) -> None:
-    swapped = subject.heard["student"].copy()
+    swapped = subject.vectors["student"].copy()
     merula, philomelos = (np.flatnonzero(subject.species == name) for name in ("Turdus merula", "Turdus philomelos"))
     swapped[merula] = swapped[philomelos[: len(merula)]]
-    found = confusable.tables(replace(subject, heard=dict(subject.heard) | {"student": swapped}))
+    found = confusable.tables(replace(subject, vectors=dict(subject.vectors) | {"student": swapped}))
     worst = {row["species"] for row in found["confusable_pairs"] if row["accuracy"] < 0.5}
     assert worst <= {"Turdus merula"}
     assert found["confusable_pairs"][0]["species"] == "Turdus merula"
@@ -150,12 +150,12 @@ def test_damage_costs_what_it_costs_recording_by_recording(subject: Subject) -> 
     def again(distortions: tuple[Distortion, ...]) -> Iterator[dict[str, np.ndarray]]:
         for distortion in distortions:
             rng = np.random.default_rng(0)
-            worse = {kind: unit(some + rng.standard_normal(some.shape)) for kind, some in subject.heard.items()}
+            worse = {kind: unit(some + rng.standard_normal(some.shape)) for kind, some in subject.vectors.items()}
             worse["student"][0] = np.nan  # a recording that could not be read again
-            yield dict(subject.heard) if distortion.kind == "rate" else worse
+            yield dict(subject.vectors) if distortion.kind == "rate" else worse
 
     damages = (Distortion("rate", 48000), Distortion("noise", 0))
-    clean, same, worse = robustness.tables(replace(subject, again=again), damages)["robustness"]
+    clean, same, worse = robustness.tables(replace(subject, embed_distorted=again), damages)["robustness"]
     assert [row["recordings"] for row in (clean, same, worse)] == [
         "as they are",
         "sampled at 48 kHz",

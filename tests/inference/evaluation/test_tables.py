@@ -286,7 +286,7 @@ def test_the_methods_come_in_the_papers_order() -> None:
     material = methods.Material(
         vectors=vectors,
         train=np.arange(20),
-        asked=np.arange(20, 30),
+        queries=np.arange(20, 30),
         species_of_query=np.array([0] * 9 + [3]),
         in_gallery=3,
         base_names_SB=some(4, 6),
@@ -321,7 +321,7 @@ def test_an_encoder_is_judged_with_what_there_is() -> None:
     names = unit(np.stack([centres[name] for name in NAMES]))
     who = np.array(["ann", "bob"] * (len(train) // 2), dtype=object)
     one = probes.Encoder(vectors, vectors, vectors, names, 3.0)
-    heard = probes.heard(one, probes.Labels(train, train, NAMES, who, who), 1)
+    heard = probes.query_results(one, probes.Labels(train, train, NAMES, who, who), 1)
     row = probes.rows({"base": heard}, Bootstrap(train, 100))[0]
     assert row["zero_shot_top1"] == row["knn"] == row["knn_other_recordists"] == row["linear_probe"] == 1
     logits = np.exp(3.0) * vectors @ names.T
@@ -335,7 +335,7 @@ def test_an_encoder_is_judged_with_what_there_is() -> None:
     assert row["brier_low"] <= row["brier"] <= row["brier_high"]
     nobody = np.full(len(train), None, object)
     alone = probes.Encoder(vectors[:0], vectors, vectors, names, 3.0)
-    heard = probes.heard(alone, probes.Labels(train[:0], train, NAMES, nobody[:0], nobody), 1)
+    heard = probes.query_results(alone, probes.Labels(train[:0], train, NAMES, nobody[:0], nobody), 1)
     row = probes.rows({"base": heard}, Bootstrap(train, 100))[0]
     assert row["knn"] is row["knn_other_recordists"] is row["linear_probe"] is None
     assert row["zero_shot_top5"] == 1
@@ -352,7 +352,7 @@ def test_each_type_of_text_is_asked_for_by_both_models() -> None:
         (name, kind) for name in spaces for kind in ("sci", "com", "taxon", "sci_com", "taxon_com")
     ]
     for row in rows:
-        scores = spaces[row["encoder"]].heard_QD @ texts[row["text_type"]].T
+        scores = spaces[row["encoder"]].audio_QD @ texts[row["text_type"]].T
         for k in (1, 5):
             best = NAMES[np.argsort(-scores, axis=1)[:, :k]]
             assert row[f"zero_shot_top{k}"] == (best == asked[:, None]).any(axis=1).mean()
