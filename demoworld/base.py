@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerFast
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerFast, logging
 from transformers.models.clap.configuration_clap import ClapAudioConfig, ClapTextConfig
 
 from demoworld.contrastive import contrast, fit
@@ -78,6 +78,7 @@ def train_base(world_dir: str, out: str, seed: int = 0, steps: int = STEPS) -> N
         seed,
     )
 
+    logging.disable_progress_bar()  # a bar for a moment's work
     model.save_pretrained(out)
     extractor.save_pretrained(out)
     tokenizer.save_pretrained(out)

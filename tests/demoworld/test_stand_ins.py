@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 
 from demoworld import base, contrastive, stand_ins, teacher
 from songsight.models import prompts, student
@@ -71,7 +72,8 @@ def test_a_failure_is_not_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         stand_ins.train(str(tmp_path), str(tmp_path / "teacher"), str(tmp_path / "base"))
 
 
-def test_same_seed_same_weights(tiny_world: Path, tmp_path: Path):
+def test_same_seed_same_weights(tiny_world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    transformers.logging.enable_progress_bar()
     made = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         teacher.train_teacher(str(tiny_world), str(tmp_path / name / "teacher"), seed, steps=1)
@@ -85,6 +87,7 @@ def test_same_seed_same_weights(tiny_world: Path, tmp_path: Path):
     assert made[0] == made[1]
     assert made[0][0] != made[2][0]
     assert made[0][1] != made[2][1]
+    assert capfd.readouterr().err == ""
 
 
 def test_trimmed_texts_have_the_same_vectors(pair: Path):

@@ -38,6 +38,8 @@ def run(folder: Path, words: str) -> str:
     )
     assert not (folder / "executed").exists(), (folder / "executed").read_text()
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert "\x1b" not in done.stderr  # no library's colours
     return done.stdout
 
 
