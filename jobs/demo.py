@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import demoworld
+from jobs import annotate, distill, evaluate, gallery, report
 from jobs.shared import options as opts
 from songsight.errors import UserError
 
@@ -63,10 +65,17 @@ def main(options: Options) -> dict[str, Any]:
     out = _fresh(Path(options.out))
     # The runs of the demo are kept with it, unless the user keeps runs somewhere.
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{out.resolve() / 'mlflow.db'}")
-    _world(options, out)
+    _world(out, Path(options.cache), options.seed, options.species)
+    _distill(out, options.epochs, options.workers, options.seed)
+    measured = _evaluate(out, options.seed)
+    _annotate(out)
+    summary = _summary(out, measured) | {"seconds": time.monotonic() - begin}
+    (out / "summary.json").write_text(json.dumps(summary, indent=2))
+    _print(summary, measured["table"], out)
+    return summary
 
-    from jobs import annotate, distill, evaluate, report
 
+def _distill(out: Path, epochs: int, workers: int, seed: int) -> None:
     _say("distilling the teacher's text space into the audio encoder")
     distill.main(
         distill.Options(
@@ -76,7 +85,7 @@ def main(options: Options) -> dict[str, Any]:
             out=str(out / "model"),
             objective="masked",
             alignment=3.0,
-            epochs=options.epochs,
+            epochs=epochs,
             batch_size=32,
             lr=1.5e-3,
             head_lr=3e-3,
@@ -85,24 +94,32 @@ def main(options: Options) -> dict[str, Any]:
             gallery=str(out / "gallery"),
             eval_every=5,
             eval_recordings=240,
-            workers=str(options.workers),
-            seed=options.seed,
+            workers=str(workers),
+            seed=seed,
             threads=1,
             precision="fp32",  # the same on every machine
             register_as="songsight-demo",
         )
     )
+
+
+def _evaluate(out: Path, seed: int) -> dict[str, Any]:
+    """What `songsight evaluate` measures."""
     _say("measuring how well sound finds pictures")
-    table = evaluate.main(
+    return evaluate.main(
         evaluate.Options(
             model=str(out / "model"),
             gallery=str(out / "gallery"),
             recordings=str(out / "recordings.parquet"),
             out=str(out / "evaluation"),
             actors=ACTORS,
-            seed=options.seed,
+            seed=seed,
         )
     )
+
+
+def _annotate(out: Path) -> None:
+    """Annotates the archive and draws the page of it."""
     _say("annotating the archive")
     annotate.main(
         annotate.Options(
@@ -126,15 +143,15 @@ def main(options: Options) -> dict[str, Any]:
         )
     )
 
+
+def _summary(out: Path, measured: dict[str, Any]) -> dict[str, Any]:
+    """What was measured, how many files there were, and how many hits are right."""
     run = json.loads((out / "annotated" / "run.json").read_text())
-    summary = {key: table[key] for key in ("audio_to_image_mAP", "naming_top1", "knn_before", "knn_after")} | {
+    return {
+        **{key: measured[key] for key in ("audio_to_image_mAP", "naming_top1", "knn_before", "knn_after")},
         "accounting": {key: run[key] for key in ("files_found", "annotated", "quarantined", "skipped")},
         **score_hits(out / "annotated", out / "labels.parquet"),
-        "seconds": time.monotonic() - begin,
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2))
-    _print(summary, table["table"], out)
-    return summary
 
 
 def score_hits(annotated: Path, labels: Path) -> dict[str, Any]:
@@ -203,46 +220,40 @@ def _fresh(out: Path) -> Path:
     return out
 
 
-def _world(options: Options, out: Path) -> None:
+def _world(out: Path, cache: Path, seed: int, species: int) -> None:
     """Puts the world, the stand-ins and the gallery into `out`; all but the last from the cache where it has them."""
-    import demoworld
-
-    source = hashlib.sha256(repr((options.seed, options.species)).encode())
+    source = hashlib.sha256(repr((seed, species)).encode())
     for file in sorted(Path(demoworld.__file__).parent.glob("*.py")):
         source.update(file.read_bytes())
-    cached = Path(options.cache) / source.hexdigest()[:16]
-    if not cached.is_dir():
-        from demoworld import stand_ins, world
-
-        making = cached.with_name(f"{cached.name}.{os.getpid()}")
-        shutil.rmtree(making, ignore_errors=True)
-        # This process only waits for others here: it imports what the jobs need meanwhile, and is the first to do
-        # so, so that on a fresh machine one process compiles it and not each.
-        importing = threading.Thread(target=_import_what_jobs_need)
-        importing.start()
-        _say("drawing and singing the demo world")
-        world.build(str(making), options.seed, species=options.species)
-        _say("training the stand-ins for BioCLIP-2 (teacher) and BioLingual (base)")
-
-        def embed_photographs() -> None:
-            importing.join()
-            _copy((*WORLD, "teacher"), making, out)
-            _gallery(out)
-
-        stand_ins.train(
-            str(making), str(making / "teacher"), str(making / "base"), options.seed, with_teacher=embed_photographs
-        )
-        making.rename(cached)
-        _copy(("base",), cached, out)
-    else:
+    cached = cache / source.hexdigest()[:16]
+    if cached.is_dir():
         _say(f"world and stand-ins from {cached}")
         _copy((*WORLD, *STAND_INS), cached, out)
         _gallery(out)
+        return
+    from demoworld import stand_ins, world
+
+    making = cached.with_name(f"{cached.name}.{os.getpid()}")
+    shutil.rmtree(making, ignore_errors=True)
+    # This process only waits for others here: it imports what the jobs need meanwhile, and is the first to do so, so
+    # that on a fresh machine one process compiles it and not each.
+    importing = threading.Thread(target=_import_what_jobs_need)
+    importing.start()
+    _say("drawing and singing the demo world")
+    world.build(str(making), seed, species=species)
+    _say("training the stand-ins for BioCLIP-2 (teacher) and BioLingual (base)")
+
+    def embed_photographs() -> None:
+        importing.join()
+        _copy((*WORLD, "teacher"), making, out)
+        _gallery(out)
+
+    stand_ins.train(str(making), str(making / "teacher"), str(making / "base"), seed, with_teacher=embed_photographs)
+    making.rename(cached)
+    _copy(("base",), cached, out)
 
 
 def _gallery(out: Path) -> None:
-    from jobs import gallery
-
     _say("embedding the photographs with the teacher")
     gallery.main(
         gallery.Options(

@@ -9,31 +9,19 @@ each epoch, `test` rows are never touched. Curves and the registered model are i
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import hashlib
-import io
-import os
-import tempfile
-import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from jobs.distilling import promotion
+from distill.train import launch
+from jobs.distilling import promotion, resume
+from jobs.shared import cluster, tracking
 from jobs.shared import options as opts
-from songsight.errors import JobError, UserError
-from songsight.reasons import one_line
+from songsight.errors import UserError
+from songsight.store import checkpoints, registry, urls
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from distill.data.augment import Augment
-    from distill.train.recipe import Outcome, Recipe
-    from inference.match.gallery import Gallery
-    from jobs.distilling import splits
-    from songsight.audio.clips import Features
-    from songsight.models.teacher import Teacher
-    from songsight.pictures import HeldOut
+    from distill.train.recipe import Recipe
+    from jobs.distilling.prepare import Inputs, Sources
 
 
 @dataclass(frozen=True)
@@ -123,7 +111,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Made:
+class Result:
     """What a training left.
 
     Attributes:
@@ -148,7 +136,7 @@ def main(options: Options) -> dict[str, float]:
     return made.measures
 
 
-def train(options: Options, parent: str | None = None) -> Made:
+def train(options: Options, parent: str | None = None) -> Result:
     """Trains, saves and registers a student, or finds that `--out` holds it.
 
     Args:
@@ -160,190 +148,73 @@ def train(options: Options, parent: str | None = None) -> Made:
         JobError: the workers failed, or MLflow did when all was done.
     """
     check(options)
-    from jobs.distilling import resume
-    from songsight.store import urls
-
     state_url = urls.absolute(urls.join(options.out, ".train"))
-    options = resume.as_begun(options, state_url, options.out)
-    rule = promotion.Rule.parse(options.promote_if) if options.promote_if else None
-    from distill.data import noise, text_bank
-    from distill.data.rows import TrainingRows
-    from distill.train import launch
-    from distill.train.log import Tracking
-    from distill.train.work import Data
-    from inference.match import gallery as galleries
-    from jobs.distilling import splits
-    from jobs.shared import cluster, progress, tracking
-    from songsight.audio.clips import Clips, Features
-    from songsight.models import htsat, mel, student, teacher
-    from songsight.store import registry, tables
+    options = opts.replace(options, resume.begun_with(opts.Chosen.of(options), state_url, options.out))
+    chosen = opts.Chosen.of(options)
+    # They import torch, which takes seconds: what is wrong with the options has been said by now.
+    from jobs.distilling import prepare, register, splits, training
 
+    # What goes in: loaded, and checked for what a training would fail on later.
     registry.require_answer()
-    weights = text_bank.parse_weights(options.text_types)
-    table = tables.read_table(options.recordings, "--recordings", ("path", "scientific_name"), tables.RECORDINGS)
-    parts = split(table, options)
-    if options.wise_ft and not len(parts.val):
+    table = splits.read(options.recordings)
+    recordings = splits.for_training(
+        table, options.recordings, options.batch_size, options.eval_recordings, options.seed
+    )
+    held_out = len(recordings.val) > 0
+    if options.wise_ft and not held_out:
         raise UserError(f"--wise-ft: {options.recordings} has no rows whose split is val to choose the best mixture by")
+    rule = promotion.read_rule(options.promote_if, options.gallery, held_out)
     if rule:
-        promotion.require_measured(rule.metric, "--promote-if", options.gallery, bool(len(parts.val)))
         tracking.experiment("distill")
         rule.rival_value(options.register_as)  # that it is there is better known before the training
-    shown = galleries.read(options.gallery).of_split("val") if options.gallery else None
-    start = student.origin(options.student)
-    stages = len(htsat.TowerConfig.of(start.audio_config).depths)
-    if options.freeze_stages > stages:
-        raise UserError(f"--freeze-stages {options.freeze_stages}: the tower of {options.student} has {stages} stages")
-    features = Features.of(mel.LogMel(start.preprocessor), options.seed)
-    taught_by = teacher.load(options.teacher)
-    if shown is not None:
-        shown.check_teacher(taught_by.width, taught_by.fingerprint, "--gallery", f"--teacher {options.teacher}")
+    inputs, teacher = prepare.load(_sources(options), table)
+    fingerprints = inputs.fingerprints
 
-    augment = _augment(options)
-    noise_clips = noise.load(_noise(options.noise), features, "--noise") if options.noise else None
-    fingerprints = {
-        "recordings": tables.fingerprint(table),
-        "teacher": taught_by.fingerprint,
-        "student": start.fingerprint,
-        **({"gallery": _digest(shown.vectors, shown.species.tolist())} if shown is not None else {}),
-        **({"noise": _digest(noise_clips)} if noise_clips is not None else {}),
-    }
-    base_model = start.base_model if start.earlier is not None else options.student
-    del start
-    given = opts.as_dict(options)
+    # What is there of it already.
     urls.require_writable(options.out, "--out")
-    stopped = resume.unfinished(state_url, options, fingerprints)
-    if done := resume.finished(options.out, options, fingerprints, bool(stopped)):
+    stopped = resume.unfinished(state_url, chosen, fingerprints)
+    if done := resume.finished(options.out, chosen, fingerprints, bool(stopped)):
         urls.remove(state_url)
-        return Made(done["measures"], done["mlflow_run"], done["version"], new=False)
-    for line in parts.notes:
+        return Result(done["measures"], done["mlflow_run"], done["version"], new=False)
+
+    for line in recordings.notes:
         opts.note(line)
     cluster.connect()
-    _require_room(options)
+    workers = worker_range(options.workers)
+    training.require_gpus(options.workers, workers[0], options.gpus_per_worker)
     cluster.require_shared("MLFLOW_TRACKING_URI", tracking.store())
-    rows = {"recordings": len(table), "train": len(parts.train), "val": len(parts.val)}
-    with (
-        tracking.run("distill", given, fingerprints, parent, stopped, system_metrics=True, rows=rows) as run,
-        tempfile.TemporaryDirectory() as folder,
-    ):
+    on = launch.Cluster(state_url, "run", workers, options.gpus_per_worker, options.max_failures)
+    with tracking.run(
+        "distill", chosen.values, fingerprints, parent, stopped, system_metrics=True, rows=recordings.counts
+    ) as run:
+        # Train.
         run_id = run.info.run_id
-        text_plan = text_bank.plan(parts.train, weights)
-        opts.note(f"{len(parts.train)} recordings of {len(text_plan.species)} species, {len(text_plan.texts)} texts")
+        texts = training.plan_texts(recordings, options.text_types)
         if stopped:
             opts.note(f"going on with the training that was stopped in {options.out}")
-        resume.begin(state_url, options, fingerprints, run_id)
-        if parts.unusable:
-            tracking.log_text(splits.listing(table, parts.unusable), "unusable_recordings.csv")
-        actors = max(worker_range(options)[1], cluster.slots(options.gpus_per_worker))
-        bank_url = text_bank.stored(text_plan.texts, taught_by, state_url, options.gpus_per_worker, actors)
-        names = None
-        if options.objective == "bank":
-            names = taught_by.embed_texts(_species_texts(parts.train, text_plan.species))
-        recipe = _recipe(options, len(parts.train), taught_by, augment, base_model)
-        clips = Clips.of(parts.train, options.recordings, features)
-        held_out = None
-        if len(parts.val):
-            held_out = _held_out(parts.val, options.recordings, features, taught_by, shown)
-        else:
-            opts.note("no rows with split val: nothing is held out to look at")
-        del taught_by
-        total = recipe.order.steps * options.batch_size
-        # Of a sweep's trial nobody sees it.
-        with progress.follow("recordings", total) if parent is None else contextlib.nullcontext() as say:
-            trained = launch.fit(
-                recipe,
-                Data(TrainingRows.of(clips, text_plan), bank_url, held_out, names, noise_clips),
-                Tracking(tracking.store(), run_id, cluster.this_node(), say),
-                launch.Cluster(state_url, "run", worker_range(options), options.gpus_per_worker, options.max_failures),
-            )
-        _say_bad(trained.outcome, table, parts, options)
+        resume.begin(state_url, chosen, fingerprints, run_id)
+        recipe = _recipe(options, inputs, len(recordings.train))
+        data = training.data(recordings, texts, inputs, teacher, on, needs_names=options.objective == "bank")
+        del teacher  # a gigabyte that nothing needs any more
+        trained = training.fit(recipe, data, run_id, on, shown=parent is None)
+        training.report_undecodable(trained.outcome, recordings, options.max_bad_fraction)
+
+        # Keep it.
         measures = trained.measures or {}
-        made = urls.fetch_folder(trained.model_url, os.path.join(folder, "model"))
-        card = student.Card(
-            base_model=base_model,
-            teacher=options.teacher,
-            teacher_fingerprint=fingerprints["teacher"],
-            data=options.recordings,
-            data_fingerprint=fingerprints["recordings"],
-            run_id=run_id,
-            metrics=measures,
-            options=given,
-        )
-        urls.write_bytes(os.path.join(made, "README.md"), card.markdown().encode())
-        urls.store_folder(made, options.out)
-        try:
-            version = register(made, recipe.width, options.register_as)
-            promotion.describe(options.register_as, version, measures)
-            became = promotion.enter(options.register_as, version, measures, rule) if parent is None else "a trial"
-        except Exception as error:  # MLflow's, requests' or the database's, whichever failed
-            raise JobError(
-                f"the model is in {options.out}, but MLflow at {tracking.store()} did not register it: "
-                f"{one_line(str(error))}; the same command registers it"
-            ) from error
-        opts.note(f"registered as models:/{options.register_as}/{version}: {became}")
+        card = register.card_of(inputs, options.recordings, chosen.values, run_id, measures)
+        to = register.Destination(options.out, options.register_as, rule, is_trial=parent is not None)
+        version = register.store_and_register(trained.model_url, card, recipe.width, to)
         record = {"mlflow_run": run_id, "version": version, "measures": measures}
-        resume.end(options.out, options, fingerprints, record)
+        resume.end(options.out, chosen, fingerprints, record)
         urls.remove(state_url)
-    return Made(measures, run_id, version)
-
-
-def _digest(*parts: Any) -> str:
-    """A hash of arrays and plain values."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.tobytes() if hasattr(part, "tobytes") else repr(part).encode())
-    return digest.hexdigest()
-
-
-def _require_room(options: Options) -> None:
-    """Refuses on this machine's own Ray what would be waited for without end; on a cluster says what is waited for.
-
-    Raises:
-        UserError: fewer GPUs than the fewest workers need.
-    """
-    from jobs.shared import cluster
-
-    needed, there = options.gpus_per_worker * worker_range(options)[0], cluster.gpus()
-    if needed <= there:
-        return
-    asked = f"--workers {options.workers} and --gpus-per-worker {options.gpus_per_worker:g} need {needed:g} GPUs"
-    if cluster.is_local():
-        raise UserError(f"{asked}, and Ray finds {there} on this machine")
-    opts.note(f"{asked}, and the cluster has {there} now: waiting until it has them")
-
-
-def _say_bad(outcome: Outcome, table: pa.Table, parts: splits.Splits, options: Options) -> None:
-    """Lists the recordings that could not be decoded, in the MLflow run, and counts them here.
-
-    Raises:
-        UserError: they are too many.
-    """
-    from jobs.distilling import splits
-    from jobs.shared import tracking
-
-    train = {int(parts.train_rows[row]): reason for row, reason in outcome.bad.items()}
-    val = {int(parts.val_rows[row]): reason for row, reason in outcome.bad_held_out.items()}
-    name = "undecodable_recordings.csv"
-    if train or val:
-        tracking.log_text(splits.listing(table, train | val), name)
-        kinds = f"{len(train)} of {len(parts.train)} to train on, {len(val)} of {len(parts.val)} held out"
-        opts.note(f"recordings that cannot be decoded: {kinds}; the MLflow run lists them in {name}")
-    if not outcome.too_many:
-        return
-    first, reason = next(iter(train.items()))
-    of = f"the first {outcome.seen}" if outcome.seen < len(parts.train) else f"{len(parts.train)}"
-    raise UserError(
-        f"--recordings: {len(train)} of {of} recordings cannot be decoded, more than the share of "
-        f"{options.max_bad_fraction:g} that --max-bad-fraction allows; the first is {table['path'][first]} ({reason}), "
-        f"{name} in the MLflow run lists all. Repair them and give the same command again: it goes on from the last "
-        "checkpoint"
-    )
+    return Result(measures, run_id, version)
 
 
 def check(options: Options) -> None:
-    """Refuses numbers that no training can go by.
+    """Checks the options by themselves, before anything is read.
 
     Raises:
-        UserError: naming the option.
+        UserError: naming the one that no training can go by.
     """
     opts.require_positive(
         batch_size=options.batch_size,
@@ -374,31 +245,36 @@ def check(options: Options) -> None:
     for name, share in (("noise_p", options.noise_p), ("max_bad_fraction", options.max_bad_fraction)):
         if not 0 <= share <= 1:
             raise UserError(f"{opts.flag(name)} should be a share from 0 to 1 (got {share:g})")
-    _noise_snr_db(options)
-    _wise_ft(options)
+    _levels_db(options.noise_snr_db)
+    _shares(options.wise_ft)
     if not 0 <= options.warmup < 1:
         raise UserError(f"--warmup should be a share of the steps, at least 0 and below 1 (got {options.warmup})")
-    if options.batch_size < worker_range(options)[1]:
+    if options.batch_size < worker_range(options.workers)[1]:
         raise UserError(
             f"--batch-size {options.batch_size} should be at least --workers {options.workers}: "
             "every worker takes a share of a step"
         )
+    if options.promote_if:
+        promotion.Rule.parse(options.promote_if)
+    from distill.data import text_bank  # imports pyarrow
+
+    text_bank.parse_weights(options.text_types)
 
 
-def worker_range(options: Options) -> tuple[int, int]:
+def worker_range(workers: str) -> tuple[int, int]:
     """Fewest and most Ray Train workers.
 
     Raises:
         UserError: neither a number nor a range.
     """
-    found = opts.parse_range(str(options.workers), "--workers")
+    found = opts.parse_range(str(workers), "--workers")
     assert found is not None
     return found
 
 
-def _wise_ft(options: Options) -> tuple[float, ...]:
+def _shares(wise_ft: str) -> tuple[float, ...]:
     shares = []
-    for part in filter(None, (part.strip() for part in options.wise_ft.split(","))):
+    for part in filter(None, (part.strip() for part in wise_ft.split(","))):
         try:
             shares.append(float(part))
         except ValueError:
@@ -408,102 +284,67 @@ def _wise_ft(options: Options) -> tuple[float, ...]:
     return tuple(shares)
 
 
-def _noise_snr_db(options: Options) -> tuple[float, float]:
-    low, _, high = options.noise_snr_db.partition(":")
+def _levels_db(noise_snr_db: str) -> tuple[float, float]:
+    low, _, high = noise_snr_db.partition(":")
     try:
-        snr_db = (float(low), float(high or low))
+        levels_db = (float(low), float(high or low))
     except ValueError:
-        snr_db = (1.0, 0.0)
-    if not snr_db[0] <= snr_db[1]:
-        raise UserError(f"--noise-snr-db should be two levels in dB such as 0:20 (got {options.noise_snr_db!r})")
-    return snr_db
+        levels_db = (1.0, 0.0)
+    if not levels_db[0] <= levels_db[1]:
+        raise UserError(f"--noise-snr-db should be two levels in dB such as 0:20 (got {noise_snr_db!r})")
+    return levels_db
 
 
-def _augment(options: Options) -> Augment:
-    from distill.data.augment import Augment
+def _sources(options: Options) -> Sources:
+    from jobs.distilling.prepare import Sources
 
-    return Augment(
-        gain_db=options.gain_db,
-        noise_p=options.noise_p if options.noise else 0.0,
-        noise_snr_db=_noise_snr_db(options),
-        shift_s=options.shift_s,
-        time_mask=options.time_mask,
-        freq_mask=options.freq_mask,
+    return Sources(
+        teacher=options.teacher,
+        student=options.student,
+        freeze_stages=options.freeze_stages,
+        gallery=options.gallery,
+        noise=options.noise,
+        seed=options.seed,
     )
 
 
-def _noise(url: str) -> list[str]:
-    """The recordings of a folder of backgrounds."""
-    from inference.archive import listing
-    from songsight.store import urls
-
-    try:
-        found = listing.listing(url)
-    except UserError as error:
-        raise UserError(str(error).replace("--archive", "--noise")) from None
-    return [urls.join(urls.absolute(url), path) for path in found.table["path"].to_pylist()]
-
-
-def _species_texts(rows: pa.Table, species: list[str]) -> list[str]:
-    """The text that names each species in full, in the order of `species`."""
-    from songsight.models import prompts
-
-    first = {row["scientific_name"]: row for row in rows.to_pylist()}
-    return [prompts.text(first[name], "taxon_com") for name in species]
-
-
-def split(table: pa.Table, options: Options) -> splits.Splits:
-    """The rows to train on and the rows to look at, at most `--eval-recordings`.
-
-    Raises:
-        UserError: fewer rows to train on than a batch needs.
-    """
-    import numpy as np
-
-    from jobs.distilling import splits
-
-    parts = splits.split(table, options.recordings)
-    if options.batch_size > len(parts.train):
-        raise UserError(
-            f"--batch-size {options.batch_size} is more than the {len(parts.train)} rows of {options.recordings} whose "
-            "split is train"
-        )
-    if len(parts.val) > options.eval_recordings:
-        drawn = np.random.default_rng(options.seed).permutation(len(parts.val))[: options.eval_recordings]
-        chosen = np.sort(drawn)
-        parts = dataclasses.replace(parts, val=parts.val.take(chosen), val_rows=parts.val_rows[chosen])
-    return parts
-
-
-def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment, base_model: str) -> Recipe:
+def _recipe(options: Options, inputs: Inputs, rows: int) -> Recipe:
+    """What decides every step of the optimizer, for so many recordings to train on."""
+    from distill.data.augment import Augment
     from distill.data.order import Order
     from distill.train.recipe import Recipe
     from songsight.models import precision
-    from songsight.store import checkpoints
 
     return Recipe(
         student=checkpoints.portable(options.student, "--student"),
         head=options.head,
         provenance={
-            "base_model": checkpoints.portable(base_model, "--student"),
+            "base_model": checkpoints.portable(inputs.base_model, "--student"),
             "teacher": checkpoints.portable(options.teacher, "--teacher"),
-            "teacher_fingerprint": taught_by.fingerprint,
+            "teacher_fingerprint": inputs.fingerprints["teacher"],
             "text_types": options.text_types,
         },
-        width=taught_by.width,
+        width=inputs.width,
         order=Order(rows, options.batch_size, options.epochs, options.seed),
         objective=options.objective,
         alignment=options.alignment,
         preserve=options.preserve,
         parts=options.parts,
-        augment=augment,
+        augment=Augment(
+            gain_db=options.gain_db,
+            noise_p=options.noise_p if options.noise else 0.0,
+            noise_snr_db=_levels_db(options.noise_snr_db),
+            shift_s=options.shift_s,
+            time_mask=options.time_mask,
+            freq_mask=options.freq_mask,
+        ),
         lr=options.lr,
         head_lr=options.head_lr,
         weight_decay=options.weight_decay,
         warmup=options.warmup,
         freeze_encoder=options.freeze_encoder,
         freeze_stages=options.freeze_stages,
-        wise_ft=_wise_ft(options),
+        wise_ft=_shares(options.wise_ft),
         max_bad_fraction=options.max_bad_fraction,
         precision=precision.resolve(options.precision, options.gpus_per_worker > 0),
         eval_every=options.eval_every,
@@ -511,58 +352,6 @@ def _recipe(options: Options, rows: int, taught_by: Teacher, augment: Augment, b
         threads=options.threads,
         seed=options.seed,
     )
-
-
-def _held_out(rows: pa.Table, table_url: str, features: Features, taught_by: Teacher, shown: Gallery | None) -> HeldOut:
-    """The held-out recordings, the names they may be given and the photographs they may find."""
-    import numpy as np
-
-    from distill.data import text_bank
-    from songsight import pictures
-    from songsight.audio.clips import Clips
-    from songsight.models import prompts
-
-    plan = text_bank.plan(rows, {"sci": 1.0})
-    first = {row["scientific_name"]: row for row in rows.to_pylist()}
-    names = taught_by.embed_texts([prompts.text(first[species], "taxon_com") for species in plan.species])
-    image_vectors = image_species = photographs = None
-    if shown is not None:
-        number = {species: index for index, species in enumerate(plan.species)}
-        image_vectors = shown.vectors
-        image_species = np.array([number.get(species, -1) for species in shown.species], np.int32)
-        photographs = pictures.Photographs(shown.images["thumbnail"], shown.species.tolist(), plan.species)
-    clips = Clips.of(rows, table_url, features)
-    return pictures.HeldOut(clips, plan.species_of_row, names, image_vectors, image_species, photographs)
-
-
-def register(folder: str, width: int, name: str) -> str:
-    """Logs the model and the code that it needs with MLflow, loadable by `mlflow.pyfunc`.
-
-    Args:
-        folder: of the student.
-        width: of its vectors.
-        name: of the registered model.
-
-    Returns:
-        The number of the new version.
-    """
-    import mlflow
-
-    # MLflow advises type hints and an input example, in colour and several times, which a signature makes needless.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        from songsight.models import registered
-
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=registered.__file__,
-            artifacts={"student": folder},
-            code_paths=registered.code_paths(),
-            signature=registered.signature(width),
-            pip_requirements=registered.requirements(),
-            registered_model_name=name,
-        )
-    return str(logged.registered_model_version)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tempfile
+import os
+import random
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
+from distill.train import launch
 from jobs import distill
-from jobs.distilling import promotion
+from jobs.distilling import promotion, resume
+from jobs.shared import cluster, tracking
 from jobs.shared import options as opts
 from songsight.errors import UserError
+from songsight.store import checkpoints, urls
 
 # The paper's ablation of what text sound is pulled to (arXiv 2602.00681), in its order.
 PRESETS = {
@@ -30,6 +35,8 @@ PRESETS = {
         ("mixed", {"text_types": "sci:1,com:1,taxon:1,sci_com:1,taxon_com:1"}),
     ]
 }
+Choice = tuple[dict[str, str], dict[str, str]]
+"""What the table shows of it, and the options that it sets."""
 _NOT_SWEPT = ("recordings", "out", "register_as", "promote_if", "gallery", "eval_recordings")
 
 
@@ -78,41 +85,25 @@ def main(options: Options) -> list[dict[str, Any]]:
     metric = promotion.metric_name(
         options.metric or ("val_audio_to_image_mAP" if options.gallery else "val_text_mAP"), "--metric"
     )
-    from jobs.distilling import resume
-    from jobs.shared import cluster, tracking
-    from songsight.store import urls
-
     state_url = urls.join(options.out, ".sweep")
-    options = resume.as_begun(options, state_url)
+    options = opts.replace(options, resume.begun_with(opts.Chosen.of(options), state_url))
+    chosen = opts.Chosen.of(options)
     planned = trials(options)
-    rule = _check(options, planned, metric)
+    rule = _check(planned, options.recordings, metric, options.gallery, options.promote_if)
     urls.require_writable(options.out, "--out")
-    stopped = resume.unfinished(state_url, options, {}, "sweep")
+    stopped = resume.unfinished(state_url, chosen, {}, "sweep")
     cluster.connect()
     cluster.require_shared("MLFLOW_TRACKING_URI", tracking.store())
-    given = opts.as_dict(options) | {"set": " ".join(options.set)}
-    with tracking.run("sweep", given, going_on=stopped) as run:
-        resume.begin(state_url, options, {}, run.info.run_id)
+    with tracking.run("sweep", chosen.values | {"set": " ".join(options.set)}, going_on=stopped) as run:
+        resume.begin(state_url, chosen, {}, run.info.run_id)
         side_by_side = min(_room(planned), options.concurrent or len(planned))
         opts.note(f"{len(planned)} trials, {side_by_side} at a time")
         rows = _run(planned, side_by_side, run.info.run_id)
         if not options.preset:
             rows.sort(key=lambda row: -row.get(metric, float("-inf")))
-        text = table(rows, metric)
-        import mlflow
-
-        mlflow.log_text(text, "table.md")
-        mlflow.log_dict({"metric": metric, "trials": rows}, "table.json")
-        done = [row for row in rows if not row["error"]]
-        mlflow.log_metrics({"trials": len(rows), "failed": len(rows) - len(done)})
-        print(text)
-        if not done:
-            raise UserError(f"all {len(rows)} trials failed; the first: {rows[0]['error']}")
-        best = max(done, key=lambda row: row.get(metric, float("-inf")))
-        if metric in best:  # not there where none of the held-out recordings can be decoded
-            mlflow.log_metric(f"best_{metric}", best[metric])
+        best = _keep_table(rows, metric)
         measures = {name: best[name] for name in promotion.METRICS if name in best}
-        became = promotion.enter(options.register_as, best["version"], measures, rule)
+        became = promotion.set_aliases(options.register_as, best["version"], measures, rule)
         opts.note(f"models:/{options.register_as}/{best['version']}: {became}")
     print(f"best: {best['title']}: {urls.join(options.out, best['out'])}")
     return rows
@@ -124,30 +115,8 @@ def trials(options: Options) -> list[Trial]:
     Raises:
         UserError: `--set` names no option of distill, one that cannot be swept, or a value of the wrong type.
     """
-    axes: list[list[tuple[dict[str, str], dict[str, str]]]] = []  # of each: (what is shown, what is set)
-    if options.preset:
-        axes.append([({"texts": title}, settings) for title, settings in PRESETS[options.preset]])
-    fields = {field.name: field for field in dataclasses.fields(distill.Options)}
-    for text in options.set:
-        name, equals, listed = text.partition("=")
-        name = name.strip().lstrip("-").replace("-", "_")
-        values = [value.strip() for value in listed.split("|" if "|" in listed else ",")]
-        if not equals or not all(values):
-            raise UserError(f"--set {text}: should be an option and its values, such as lr=1e-4,3e-4")
-        if name not in fields or name in _NOT_SWEPT:
-            known = ", ".join(one for one in fields if one not in _NOT_SWEPT)
-            raise UserError(f"--set {text}: no option {name!r} to try values of (options: {known})")
-        axes.append([({name: value}, {name: value}) for value in values])
-    if not axes:
-        raise UserError("nothing to try: give --set lr=1e-4,3e-4 or --preset text-types")
-    named = [name for axis in axes for name in axis[0][1]]
-    if twice := {name for name in named if named.count(name) > 1}:
-        raise UserError(f"--set {min(twice)}: is given twice")
-
-    combinations = list(itertools.product(*axes))
+    combinations = list(itertools.product(*_axes(options.preset, options.set)))
     if options.samples and options.samples < len(combinations):
-        import random
-
         kept = sorted(random.Random(options.seed).sample(range(len(combinations)), options.samples))
         combinations = [combinations[i] for i in kept]
     made = []
@@ -158,13 +127,34 @@ def trials(options: Options) -> list[Trial]:
     return made
 
 
+def _axes(preset: str | None, settings: tuple[str, ...]) -> list[list[Choice]]:
+    """What differs from trial to trial, each with its choices."""
+    axes: list[list[Choice]] = []
+    if preset:
+        axes.append([({"texts": title}, given) for title, given in PRESETS[preset]])
+    known = [field.name for field in dataclasses.fields(distill.Options) if field.name not in _NOT_SWEPT]
+    for text in settings:
+        name, equals, listed = text.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        values = [value.strip() for value in listed.split("|" if "|" in listed else ",")]
+        if not equals or not all(values):
+            raise UserError(f"--set {text}: should be an option and its values, such as lr=1e-4,3e-4")
+        if name not in known:
+            raise UserError(f"--set {text}: no option {name!r} to try values of (options: {', '.join(known)})")
+        axes.append([({name: value}, {name: value}) for value in values])
+    if not axes:
+        raise UserError("nothing to try: give --set lr=1e-4,3e-4 or --preset text-types")
+    named = [name for axis in axes for name in axis[0][1]]
+    if twice := {name for name in named if named.count(name) > 1}:
+        raise UserError(f"--set {min(twice)}: is given twice")
+    return axes
+
+
 def _options(options: Options, settings: dict[str, str], folder: str) -> distill.Options:
     """The options of one trial; its values are read as distill's own command line reads them.
 
     Paths become absolute: Ray Tune runs a trial in a folder of its own.
     """
-    from songsight.store import checkpoints, urls
-
     words = ["--recordings", options.recordings, "--out", options.out]
     for name, value in settings.items():
         if isinstance(getattr(options, name), bool):
@@ -192,26 +182,24 @@ def _options(options: Options, settings: dict[str, str], folder: str) -> distill
     )
 
 
-def _check(options: Options, planned: list[Trial], metric: str) -> promotion.Rule | None:
+def _check(
+    planned: list[Trial], recordings: str, metric: str, gallery: str | None, promote_if: str | None
+) -> promotion.Rule | None:
     """What decides on the champion; finds before any training what would fail in each trial.
 
     Raises:
         UserError: naming the option.
     """
-    from distill.data import text_bank
-    from songsight.store import tables
+    from jobs.distilling import splits  # imports pyarrow
 
-    recordings = tables.read_table(options.recordings, "--recordings", ("path", "scientific_name"), tables.RECORDINGS)
+    table = splits.read(recordings)
     held_out = False
-    for trial in planned:
-        distill.check(trial.options)
-        text_bank.parse_weights(trial.options.text_types)
-        held_out = len(distill.split(recordings, trial.options).val) > 0
-    promotion.require_measured(metric, "--metric", options.gallery, held_out)
-    rule = promotion.Rule.parse(options.promote_if) if options.promote_if else None
-    if rule:
-        promotion.require_measured(rule.metric, "--promote-if", options.gallery, held_out)
-    return rule
+    for one in (trial.options for trial in planned):
+        distill.check(one)
+        found = splits.for_training(table, one.recordings, one.batch_size, one.eval_recordings, one.seed)
+        held_out = len(found.val) > 0
+    promotion.require_measured(metric, "--metric", gallery, held_out)
+    return promotion.read_rule(promote_if, gallery, held_out)
 
 
 def _room(planned: list[Trial]) -> int:
@@ -222,13 +210,11 @@ def _room(planned: list[Trial]) -> int:
     """
     import ray
 
-    from distill.train import launch
-
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
     rooms = []
     for one in (trial.options for trial in planned):
-        workers = distill.worker_range(one)[1]
+        workers = distill.worker_range(one.workers)[1]
         workers_cpus = launch.cpus_per_worker(cpus, workers) * workers
         rooms.append(cpus / (workers_cpus + max(1, workers_cpus)))
         if one.gpus_per_worker:
@@ -237,74 +223,47 @@ def _room(planned: list[Trial]) -> int:
 
 
 def _run(planned: list[Trial], side_by_side: int, parent: str) -> list[dict[str, Any]]:
-    """Runs the trials by Ray Tune; returns their rows in the order of `planned`. One that fails stops no other."""
-    import os
+    """Runs the trials below an MLflow run; returns a row of each, see `main`."""
+    from jobs.distilling import tune  # imports Ray
 
-    import ray
-    from ray import tune
-
-    from jobs.shared import tracking
-
-    # Tune's own tables and tips are for notebooks: our lines say what the user asked for.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    context = {
-        "environment": {"MLFLOW_TRACKING_URI": tracking.store()}
-        | {name: os.environ[name] for name in ("RAY_ADDRESS", "SONGSIGHT_GIT_COMMIT") if os.environ.get(name)},
-        "parent": parent,
-        "trials": planned,
-    }
-
-    class Say(tune.Callback):
-        """A line when a trial ends."""
-
-        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            measures = {k: v for k, v in trial.last_result.items() if k.startswith("val_")}
-            said = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
-            opts.note(f"{planned[trial.config['number']].title}: {said}")
-
-        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            opts.note(f"{planned[trial.config['number']].title}: failed")
-
-    # A trial only watches over its workers, so that it needs no CPU of its own. It stays on this node, where the
-    # folders and a local MLflow store are.
-    here = f"node:{ray.util.get_node_ip_address()}"
-    with tempfile.TemporaryDirectory() as folder:
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trial, context=context), {"CPU": 0, here: 1e-3}),
-            param_space={"number": tune.grid_search(list(range(len(planned))))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=side_by_side),
-            run_config=tune.RunConfig(name="sweep", storage_path=folder, verbose=0, callbacks=[Say()]),
-        )
-        results = tuner.fit()
-    found = {}
-    for result in (results[i] for i in range(len(results))):
-        values = result.metrics or {}
-        number = (result.config or values["config"])["number"]
-        found[number] = {
-            key: value for key, value in values.items() if key.startswith("val_") or key in ("run_id", "version")
-        } | {"error": _last_line(result.error)}
+    environment = {"MLFLOW_TRACKING_URI": tracking.store()}
+    environment |= {name: os.environ[name] for name in ("RAY_ADDRESS", "SONGSIGHT_GIT_COMMIT") if os.environ.get(name)}
+    train = partial(_train, options=[trial.options for trial in planned], environment=environment, parent=parent)
+    ended = tune.run([trial.title for trial in planned], train, side_by_side)
     return [
         {"settings": trial.settings, "title": trial.title, "out": trial.options.out.rsplit("/", 1)[-1], "run_id": None}
-        | found[number]
-        for number, trial in enumerate(planned)
+        | outcome
+        for trial, outcome in zip(planned, ended, strict=True)
     ]
 
 
-def _trial(config: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
-    """What Ray Tune runs: distill's own job, below the sweep's MLflow run."""
-    import os
-
-    os.environ.update(context["environment"])  # Ray's workers do not have this process's
-    made = distill.train(context["trials"][config["number"]].options, parent=context["parent"])
+def _train(number: int, options: list[distill.Options], environment: dict[str, str], parent: str) -> dict[str, Any]:
+    """The trial with a number: distill's own job, below the sweep's MLflow run."""
+    os.environ.update(environment)  # Ray's workers do not have this process's
+    made = distill.train(options[number], parent=parent)
     return made.measures | {"run_id": made.run_id, "version": made.version}
 
 
-def _last_line(error: BaseException | None) -> str:
-    """Why a trial failed: the last line of what Ray wraps it in."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] if error else [""]
-    return lines[-1].removeprefix("songsight.errors.UserError: ")[:300]
+def _keep_table(rows: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+    """Logs and prints the table; returns the best trial's row.
+
+    Raises:
+        UserError: all trials failed.
+    """
+    import mlflow
+
+    text = table(rows, metric)
+    mlflow.log_text(text, "table.md")
+    mlflow.log_dict({"metric": metric, "trials": rows}, "table.json")
+    done = [row for row in rows if not row["error"]]
+    mlflow.log_metrics({"trials": len(rows), "failed": len(rows) - len(done)})
+    print(text)
+    if not done:
+        raise UserError(f"all {len(rows)} trials failed; the first: {rows[0]['error']}")
+    best = max(done, key=lambda row: row.get(metric, float("-inf")))
+    if metric in best:  # not there where none of the held-out recordings can be decoded
+        mlflow.log_metric(f"best_{metric}", best[metric])
+    return best
 
 
 def table(rows: list[dict[str, Any]], metric: str) -> str:

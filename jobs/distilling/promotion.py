@@ -90,13 +90,26 @@ class Rule(NamedTuple):
         return float(tags[self.metric])
 
 
-def describe(name: str, version: str, measures: dict[str, float]) -> None:
+def read_rule(promote_if: str | None, gallery: str | None, held_out: bool) -> Rule | None:
+    """Reads `--promote-if`, if it is given, and checks that what it compares will be measured.
+
+    Raises:
+        UserError: see `Rule.parse` and `require_measured`.
+    """
+    if not promote_if:
+        return None
+    rule = Rule.parse(promote_if)
+    require_measured(rule.metric, "--promote-if", gallery, held_out)
+    return rule
+
+
+def set_tags(name: str, version: str, measures: dict[str, float]) -> None:
     """Gives a new version its held-out measures as tags."""
     for metric, value in measures.items():
         _client().set_model_version_tag(name, version, metric, repr(float(value)))
 
 
-def enter(name: str, version: str, measures: dict[str, float], rule: Rule | None) -> str:
+def set_aliases(name: str, version: str, measures: dict[str, float], rule: Rule | None) -> str:
     """Gives a new version of the registered model `name` its aliases; returns what became of it, in words.
 
     Raises:

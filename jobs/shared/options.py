@@ -14,11 +14,18 @@ import re
 import sys
 import typing
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from songsight.errors import UserError
 
-OptionsT = TypeVar("OptionsT")
+
+class Dataclass(Protocol):
+    """An instance of any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+OptionsT = TypeVar("OptionsT", bound=Dataclass)
 
 _KINDS = {int: "a whole number", float: "a number"}
 _GIVEN = "_given"
@@ -67,7 +74,7 @@ def parse(cls: type[OptionsT], args: Sequence[str], prog: str, description: str)
     return _with_given(made, names)
 
 
-def given(options: Any) -> frozenset[str]:
+def given(options: Dataclass) -> frozenset[str]:
     """The fields that the user gave, with `--config` too; of options made in Python those that are not the default."""
     said = vars(options).get(_GIVEN)
     if said is not None:
@@ -77,7 +84,7 @@ def given(options: Any) -> frozenset[str]:
 
 def replace(options: OptionsT, values: dict[str, Any]) -> OptionsT:
     """The options with other values that nobody gave."""
-    return _with_given(dataclasses.replace(options, **values), given(options))  # type: ignore[type-var]
+    return _with_given(dataclasses.replace(options, **values), given(options))
 
 
 def _with_given(options: OptionsT, names: frozenset[str]) -> OptionsT:
@@ -85,7 +92,7 @@ def _with_given(options: OptionsT, names: frozenset[str]) -> OptionsT:
     return options
 
 
-def in_0_1(options: Any) -> dict[str, Any]:
+def in_0_1(options: Dataclass) -> dict[str, Any]:
     """What songsight 0.1 did where an option was not given: its default, or what was done before there was the option.
 
     A field that came since, or that has another default since, says so in its metadata:
@@ -96,9 +103,29 @@ def in_0_1(options: Any) -> dict[str, Any]:
     return {f.name: f.metadata.get("in_0_1", f.default) for f in fields}
 
 
-def as_dict(options: Any) -> dict[str, Any]:
+def as_dict(options: Dataclass) -> dict[str, Any]:
     """The options as plain values, for MLflow and `run.json`."""
     return dataclasses.asdict(options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A job's options as a record keeps them, for a later command to be compared with.
+
+    Attributes:
+        values: each option's value.
+        given: the options that the user gave.
+        in_0_1: what songsight 0.1 did where an option was not given.
+    """
+
+    values: dict[str, Any]
+    given: frozenset[str]
+    in_0_1: dict[str, Any]
+
+    @classmethod
+    def of(cls, options: Dataclass) -> Chosen:
+        """The options of a job."""
+        return cls(as_dict(options), given(options), in_0_1(options))
 
 
 def _checked(cls: type, args: Sequence[str]) -> tuple[list[str], frozenset[str]]:

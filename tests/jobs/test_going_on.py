@@ -13,6 +13,7 @@ import pytest
 from jobs import distill, sweep
 from jobs.distilling import resume
 from jobs.shared import options
+from jobs.shared.options import Chosen
 from songsight.errors import UserError
 
 WORDS = ["--recordings", "r.csv", "--out", "m", "--lr", "0.001"]
@@ -80,8 +81,9 @@ def begun_by_0_1(folder: Path, **changed: Any) -> None:
 
 def go_on(chosen: Any, folder: Path, **prints: str) -> Any:
     """The options with which a training goes on."""
-    chosen = resume.as_begun(chosen, str(folder / "nothing"), str(folder))
-    assert resume.unfinished(str(folder), chosen, PRINTS | prints) == "run"
+    begun = resume.begun_with(Chosen.of(chosen), str(folder / "nothing"), str(folder))
+    chosen = options.replace(chosen, begun)
+    assert resume.unfinished(str(folder), Chosen.of(chosen), PRINTS | prints) == "run"
     return chosen
 
 
@@ -93,7 +95,7 @@ def test_a_training_of_0_1_goes_on_as_it_began(tmp_path: Path) -> None:
     begun_by_0_1(tmp_path)
     chosen = go_on(of(Later), tmp_path)
     assert (chosen.objective, chosen.sharpness, chosen.lr) == ("infonce", 0.0, 1e-3)
-    assert resume.as_begun(of(Later), str(tmp_path / "nothing")).objective == "masked"
+    assert resume.begun_with(Chosen.of(of(Later)), str(tmp_path / "nothing")) == {}
 
 
 @pytest.mark.parametrize(
@@ -126,12 +128,12 @@ def test_a_training_of_this_version_goes_on_with_the_next(tmp_path: Path) -> Non
     class Next(distill.Options):
         objective: Any = "masked"
 
-    resume.begin(str(tmp_path), of(distill.Options), PRINTS, "run")
+    resume.begin(str(tmp_path), Chosen.of(of(distill.Options)), PRINTS, "run")
     for _ in range(2):  # what goes on writes its record anew
         chosen = go_on(of(Next), tmp_path)
         assert chosen.objective == "infonce"
-        resume.begin(str(tmp_path), chosen, PRINTS, "run")
-    resume.begin(str(tmp_path), of(distill.Options, "--objective", "infonce"), PRINTS, "run")
+        resume.begin(str(tmp_path), Chosen.of(chosen), PRINTS, "run")
+    resume.begin(str(tmp_path), Chosen.of(of(distill.Options, "--objective", "infonce")), PRINTS, "run")
     with pytest.raises(UserError, match=r"--objective masked: .* has infonce"):
         go_on(of(Next), tmp_path)
 

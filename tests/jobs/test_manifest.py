@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
-from jobs.distill import Options as DistillOptions
-from jobs.distill import split as training_and_held
+from jobs.distilling import splits
 from jobs.manifest import Options
 from songsight.datasets import SOURCES
 from songsight.models import prompts
@@ -98,8 +97,7 @@ def test_distill_reads_what_was_made(tmp_path: Path, source: str) -> None:
     run(*words, "--split", "train", "--taxonomy", layouts.ebird(tmp_path / "ebird.csv"))
     table = read_table(str(tmp_path / "t.parquet"), "--recordings", ("path", "scientific_name"), RECORDINGS)
     # The rows that a training takes: their sound is there, and a text can be written about each.
-    options = DistillOptions(recordings="t.parquet", out="model", batch_size=1)
-    parts = training_and_held(table, options)
+    parts = splits.for_training(table, "t.parquet", batch_size=1, eval_recordings=1000, seed=0)
     train, held = parts.train, parts.val
     assert len(train)
     assert len(held) == {"inatsounds": 2, "folder": 1}.get(source, 0)

@@ -17,7 +17,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from jobs import distill
+from jobs.distilling import register
 from jobs.shared import tracking
 from songsight.models import registered
 from tests.conftest import World
@@ -45,7 +45,7 @@ WITHOUT_SONGSIGHT = (
 @pytest.fixture(scope="module")
 def uri(model_dir: Path) -> str:
     with tracking.run("distill", {}):
-        return f"models:/{NAME}/{distill.register(str(model_dir), 48, NAME)}"
+        return f"models:/{NAME}/{register.new_version(str(model_dir), 48, NAME)}"
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from transformers import ClapModel, ClapProcessor
 
-from jobs import cli, distill
-from jobs.distilling import promotion
+from jobs import cli
+from jobs.distilling import promotion, register
 from jobs.distilling.promotion import Rule
 from jobs.shared import tracking
 from songsight.errors import UserError
@@ -48,9 +48,9 @@ def registered(
     folder = tmp_path_factory.mktemp("registered") / "m1"
     train(world, clap, teacher_dir, folder, epochs=0, seed=3, register_as=NAME, promote_if="text_mAP>champion")
     with tracking.run("distill", {}):
-        version = distill.register(str(model_dir), 48, NAME)
-    promotion.describe(NAME, version, {"val_text_mAP": 0.01})
-    promotion.enter(NAME, version, {"val_text_mAP": 0.01}, Rule.parse("val_text_mAP > champion"))
+        version = register.new_version(str(model_dir), 48, NAME)
+    promotion.set_tags(NAME, version, {"val_text_mAP": 0.01})
+    promotion.set_aliases(NAME, version, {"val_text_mAP": 0.01}, Rule.parse("val_text_mAP > champion"))
     return folder
 
 
@@ -256,7 +256,7 @@ def test_who_wins(registered: Path, rule: str, value: float, champion: str, said
     before = client().get_model_version(NAME, "1").tags["val_text_mAP"]
     client().set_model_version_tag(NAME, "1", "val_text_mAP", "0.4")
     try:
-        assert promotion.enter(NAME, "2", {"val_text_mAP": value}, Rule.parse(rule)).startswith(said)
+        assert promotion.set_aliases(NAME, "2", {"val_text_mAP": value}, Rule.parse(rule)).startswith(said)
         assert aliases() == {"candidate": "2", "champion": champion}
     finally:
         client().set_registered_model_alias(NAME, "champion", "1")
