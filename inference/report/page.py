@@ -190,7 +190,7 @@ def page(
         )
     reasons = Counter(annotated.quarantine["reason"].to_pylist())
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        resources.files("inference").joinpath("report.html.j2").read_text(encoding="utf-8")
+        resources.files("inference.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
     return template.render(
         title=title,
