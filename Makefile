@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= passive
 # Many processes import torch: compiled once, it loads in a third of the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow lint resolve docs bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -33,10 +33,18 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# That everything has a wheel for 64-bit ARM too, as Debian 12 and Ubuntu 22.04 (and what is newer) take them.
+resolve: $(READY)
+	.uv/bin/uv pip compile -q --python-platform aarch64-manylinux_2_35 --python-version 3.11 --only-binary :all: \
+		-c constraints.txt --extra dev pyproject.toml -o /dev/null
+
+docs: $(READY)
+	$(BIN)/python docs/options.py
+
 # Those that need nothing but themselves; bridge.py wants a demo's folder and codes.py an annotated one.
 BENCHES := bench/mel.py bench/tower.py bench/train.py bench/plan.py bench/retrieval.py bench/naming.py bench/annotate.py
 bench: $(READY)
 	@for f in $(BENCHES); do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 clean:
-	rm -rf .venv .uv demo-out .demo-cache build
+	rm -rf .venv .uv demo-out .demo-cache build dist
