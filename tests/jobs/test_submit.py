@@ -1,4 +1,4 @@
-"""The README's recipe to try a cluster on this machine, as it stands there but for ports and folders."""
+"""The recipe of docs/cluster.md to try a cluster on this machine, as it stands there but for ports and folders."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import doc_blocks
 from tests.conftest import World
 from tests.servers import free_ports
 
@@ -37,10 +38,8 @@ def folder() -> Iterator[Path]:
 
 
 def recipe(changed: dict[str, str]) -> str:
-    """The README's commands, each part of which is put in its place exactly once."""
-    readme = (REPOSITORY / "README.md").read_text()
-    lines = readme.partition("To try it on this machine:\n")[2].partition("\nand on AWS")[0].splitlines()
-    script = "\n".join(line.strip() for line in lines)
+    """The commands of the page, each part of which is put in its place exactly once."""
+    script = next(block.text for block in doc_blocks.blocks("docs/cluster.md") if STOP in block.text)
     for old, new in changed.items():
         assert script.count(old) == 1, (old, script)
         script = script.replace(old, new)
