@@ -14,13 +14,19 @@ listed in `recordings.unknown.csv`.
 
 from __future__ import annotations
 
+import io
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from jobs.shared.options import flag, note, require_positive
 from songsight.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from songsight.datasets.files import Folder
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,31 @@ class Options:
     """For inat-photos: the most photographs a species gets."""
 
 
+@dataclass(frozen=True)
+class _Manifest:
+    """The table that is made, and what is not in it.
+
+    Attributes:
+        kind: recordings or images.
+        table: to be written.
+        missing: the rows whose file is not there, or that name none.
+        unknown: how many rows have a name that the taxonomy lacks, by name.
+        notes: what the user should know of how the rows were read: a line each.
+    """
+
+    kind: str
+    table: pa.Table
+    missing: pa.Table
+    unknown: dict[str, int]
+    notes: Sequence[str]
+
+
 def main(options: Options) -> None:
     """Reads the data set, leaves out and lists what is missing, and writes the table.
 
     Raises:
         UserError: bad options, a data set that is not laid out as its source says, or nothing to write.
     """
-    import pyarrow as pa
-
-    from jobs.shared.options import note, require_positive
     from songsight.datasets import SOURCES, assemble, files, taxonomy
     from songsight.store import tables, urls
 
@@ -88,36 +110,75 @@ def main(options: Options) -> None:
     if not source.lists_files:
         note(f"streaming {options.root}: the whole of it, which from the bucket takes a while")
     table = source.read(folder, **{name: given[name] for name in source.asks})
-
     missing = table.slice(0, 0)
     if source.lists_files:
-        table, missing = assemble.present(table, folder)
-        if len(table) == 0:
-            first = missing["path"][0].as_py() or "a row without a path"
-            raise UserError(f"{options.root}: none of its {len(missing):,} files is there (the first: {first})")
+        table, missing = _present(table, folder)
     # Behind the missing ones: rows that name no file may have nothing to tell their ids apart by.
-    id_name = f"{kind[:-1]}_id"
-    tables.check_ids(table, id_name)
+    tables.check_ids(table, f"{kind[:-1]}_id")
     table, unknown = taxonomy.fill(table, taxa)
     table = assemble.plain_splits(table)
     if shares:
         table = assemble.with_split(table, shares, folder)
     table = assemble.relative(table, options.out)
-    schema = tables.RECORDINGS if kind == "recordings" else tables.IMAGES
-    table = tables.conform(table, schema)
+    table = tables.conform(table, tables.RECORDINGS if kind == "recordings" else tables.IMAGES)
+    notes = source.notes(folder, table, taxa) if source.notes else ()
 
-    # The lists first: were one to fail, no table would seem complete.
-    stem = options.out.removesuffix(".parquet")
-    missing_url, unknown_url = f"{stem}.missing.csv", f"{stem}.unknown.csv"
-    shown = ("row", id_name, "path", "scientific_name", "source")
-    _write_list(missing_url, missing.select([name for name in shown if name in missing.column_names]))
-    _write_list(unknown_url, pa.table({"name": list(unknown), "rows": list(unknown.values())}))
-    tables.write_table(options.out, table)
+    made = _Manifest(kind, table, missing, unknown, notes)
+    _write(made, options.out)
+    _report(made, options.out, species, options.taxonomy)
 
+
+def _present(table: pa.Table, folder: Folder) -> tuple[pa.Table, pa.Table]:
+    """The rows whose file is there, and the others.
+
+    Raises:
+        UserError: none is there.
+    """
+    from songsight.datasets import assemble
+
+    present, missing = assemble.present(table, folder)
+    if len(present) == 0:
+        first = missing["path"][0].as_py() or "a row without a path"
+        raise UserError(f"{folder.root}: none of its {len(missing):,} files is there (the first: {first})")
+    return present, missing
+
+
+def _beside(out: str, name: str) -> str:
+    """The list with a name beside the table."""
+    return f"{out.removesuffix('.parquet')}.{name}.csv"
+
+
+def _write(made: _Manifest, out: str) -> None:
+    """Writes the table and its lists. The lists first: were one to fail, no table would seem complete."""
+    import pyarrow as pa
+
+    from songsight.store import tables
+
+    shown = ("row", f"{made.kind[:-1]}_id", "path", "scientific_name", "source")
+    missing = made.missing.select([name for name in shown if name in made.missing.column_names])
+    _write_list(_beside(out, "missing"), missing)
+    unknown = {"name": list(made.unknown), "rows": list(made.unknown.values())}
+    _write_list(_beside(out, "unknown"), pa.table(unknown))
+    tables.write_table(out, made.table)
+
+
+def _report(made: _Manifest, out: str, species: list[str], taxonomy: str | None) -> None:
+    """Prints what was made, and what the user may miss in it.
+
+    Args:
+        made: as it was written.
+        out: where.
+        species: that were asked for.
+        taxonomy: what `--taxonomy` names.
+    """
+    from songsight.datasets import assemble, files
+    from songsight.store import tables
+
+    table, missing = made.table, made.missing
     names = [name for name in table["scientific_name"].to_pylist() if name]
-    print(f"{kind}: {len(table):,} rows of {len(set(names)):,} species")
+    print(f"{made.kind}: {len(table):,} rows of {len(set(names)):,} species")
     print(f"splits: {_counts(splits := table['split'].to_pylist())}")
-    print(f"missing files: {len(missing):,}" + (f", listed in {missing_url}" if len(missing) else ""))
+    print(f"missing files: {len(missing):,}" + (f", listed in {_beside(out, 'missing')}" if len(missing) else ""))
     if pathless := missing["path"].null_count:
         print(f"of these without a path: {pathless:,}")
     if on_the_web := assemble.unchecked(table):
@@ -125,23 +186,22 @@ def main(options: Options) -> None:
     if others := [split for split in splits if split and split not in files.SPLITS.values()]:
         print(f"splits that no job takes: {_counts(others)} (distill takes train and val, evaluate train and test)")
     if len(names) < len(table):
-        print(f"rows without a scientific name: {len(table) - len(names):,}{_advice(table, options.taxonomy)}")
-    for line in source.notes(folder, table, taxa) if source.notes else ():
+        print(f"rows without a scientific name: {len(table) - len(names):,}{_advice(table, taxonomy)}")
+    for line in made.notes:
         print(line)
-    if unknown:
-        print(f"not in the taxonomy: {_some(list(unknown))}, listed in {unknown_url}")
+    if made.unknown:
+        print(f"not in the taxonomy: {_some(list(made.unknown))}, listed in {_beside(out, 'unknown')}")
     if absent := sorted(set(species) - set(names)):
         print(f"without a photograph: {_some(absent)}")
+    schema = tables.RECORDINGS if made.kind == "recordings" else tables.IMAGES
     if blank := [name for name in schema.names if table[name].null_count == len(table)]:
         print(f"columns without values: {', '.join(blank)}")
     print(f"fingerprint: sha256:{tables.fingerprint(table)}")
-    print(f"written: {options.out}")
+    print(f"written: {out}")
 
 
 def _check(options: Options, asks: tuple[str, ...], offered: tuple[str, ...]) -> None:
     """Refuses options that the source would not heed."""
-    from jobs.shared.options import flag
-
     if not options.out.endswith(".parquet"):
         raise UserError(f"--out should end in .parquet (got {options.out})")
     if options.table and options.table not in offered:
@@ -206,8 +266,6 @@ def _species(url: str) -> list[str]:
 
 def _write_list(url: str, rows: pa.Table) -> None:
     """Writes a list beside the table; where there is nothing to list, removes an earlier run's."""
-    import io
-
     import pyarrow.csv
 
     from songsight.store import urls
@@ -221,8 +279,6 @@ def _write_list(url: str, rows: pa.Table) -> None:
 
 
 def _counts(values: list[str | None]) -> str:
-    from collections import Counter
-
     counts = Counter(value or "none" for value in values)
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
 

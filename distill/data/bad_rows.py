@@ -16,7 +16,7 @@ from distill.data.rows import REASON_OF
 from songsight.audio.clips import Clips, undecodable
 
 # A share says little of a few recordings: fewer than this are too many only by what the whole table may have.
-SURE = 64
+ENOUGH_TO_JUDGE = 64
 
 
 class BadRows:
@@ -41,21 +41,21 @@ class BadRows:
             if row >= 0:
                 self.found[row] = REASON_OF[why]
 
-    def again(self, rows: dict[int, str], clips: Clips) -> None:
+    def reread(self, rows: dict[int, str], clips: Clips) -> None:
         """Reads once more what was bad before the run was stopped: it may have been repaired since."""
         self.found |= undecodable(clips, sorted(rows)[self.rank :: self.world])
 
-    def of_all(self) -> dict[int, str]:
+    def of_all_ranks(self) -> dict[int, str]:
         """Row and reason of every rank's bad rows, in the rows' order; all ranks must ask."""
-        return dict(sorted(of_all_ranks(self.found, self.world).items()))
+        return dict(sorted(gather(self.found, self.world).items()))
 
     def too_many(self, step: int) -> bool:
         """Whether the run should fail, behind a step: the same answer on every rank, each of which must ask.
 
         That is where more of the whole table is bad than may be, or most of what was read so far is.
         """
-        bad, seen = len(self.of_all()), self.seen(step)
-        hopeless = seen >= SURE and bad > max(self.most, 0.5) * seen
+        bad, seen = len(self.of_all_ranks()), self.seen(step)
+        hopeless = seen >= ENOUGH_TO_JUDGE and bad > max(self.most, 0.5) * seen
         return hopeless or bad > self.most * self.order.rows
 
     def seen(self, step: int) -> int:
@@ -68,7 +68,7 @@ class BadRows:
         return step & (step - 1) == 0
 
 
-def of_all_ranks(mine: dict[int, str], world: int) -> dict[int, str]:
+def gather(mine: dict[int, str], world: int) -> dict[int, str]:
     """The union of what each rank holds a part of."""
     if world == 1:
         return mine

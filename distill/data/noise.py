@@ -11,11 +11,11 @@ from songsight.audio.padding import fit_length
 from songsight.audio.reader import AudioError, open_audio, read_mono
 from songsight.errors import UserError
 
-MOST = 64  # clips of 10 s at 48 kHz: 123 MB on each device
+MOST_CLIPS = 64  # clips of 10 s at 48 kHz: 123 MB on each device
 
 
 def load(urls: Sequence[str], features: Features, option: str) -> np.ndarray:
-    """One clip of each of up to `MOST` recordings, drawn by the features' seed; undecodable ones are passed over.
+    """One clip of each of up to `MOST_CLIPS` recordings, drawn by the features' seed; undecodable ones are passed over.
 
     Args:
         urls: the recordings.
@@ -32,7 +32,7 @@ def load(urls: Sequence[str], features: Features, option: str) -> np.ndarray:
     length_s = features.clip_samples / features.sample_rate_hz
     clips: list[np.ndarray] = []
     for place in rng.permutation(len(urls)):
-        if len(clips) == MOST:
+        if len(clips) == MOST_CLIPS:
             break
         try:
             with open_audio(urls[place]) as reader:

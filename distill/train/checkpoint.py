@@ -64,7 +64,7 @@ def report(
         train.report(reported, checkpoint=train.Checkpoint.from_directory(folder))
 
 
-class Leaving:
+class Preemptions:
     """The nodes that were announced to go, as spot instances are some seconds before they are taken away."""
 
     def __init__(self) -> None:

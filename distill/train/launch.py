@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill.train.work import Data, Work
+from distill.train.work import Data, WorkerInput
 from songsight.errors import JobError, UserError
 from songsight.reasons import one_line
 from songsight.store import urls
@@ -88,7 +88,7 @@ def fit(recipe: Recipe, data: Data, tracking: Tracking, on: Cluster) -> Trained:
     least, most = on.workers
     trainer = TorchTrainer(
         _work,  # type: ignore[arg-type]  # what it returns is the result's return_value
-        train_loop_config={"work": ray.put(Work.of(recipe, data, tracking))},
+        train_loop_config={"work": ray.put(WorkerInput.of(recipe, data, tracking))},
         scaling_config=ScalingConfig(
             num_workers=most if least == most else on.workers,  # type: ignore[arg-type]  # a range is elastic
             use_gpu=on.gpus_per_worker > 0,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.data.bad_rows import of_all_ranks
+from distill.data.bad_rows import gather
 from songsight import metrics
 from songsight.audio import clips
 from songsight.models.student import Student
@@ -49,7 +49,7 @@ def look(
     mine_failed: dict[int, str] = {}
     vectors, rows = clips.embed_clips(held_out.clips, embed, mine, batch_size, mine_failed)
     if failed is not None:
-        failed |= of_all_ranks(mine_failed, world)
+        failed |= gather(mine_failed, world)
     if world > 1:
         shares: list[Any] = [None] * world
         torch.distributed.all_gather_object(shares, (vectors, rows))

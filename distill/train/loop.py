@@ -33,8 +33,8 @@ from songsight.pictures import HeldOut
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a worker stands: its rank among how many, and its device."""
+class Worker:
+    """A worker: its rank among how many, and its device."""
 
     rank: int
     world: int
@@ -42,7 +42,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Materials:
+class WorkerData:
     """What a worker trains on.
 
     Attributes:
@@ -68,9 +68,9 @@ class Training:
 
     Args:
         recipe: of the run.
-        materials: to train on.
+        data: to train on.
         tracking: the MLflow run.
-        place: of this worker.
+        worker: which of the workers this is.
         wrap: what Ray Train makes of the model, such as DDP.
         rows_to: local folder for `rows-<rank>-<process>.csv`: each step's number from 1, and the rows that its clips
             stood for; or None.
@@ -79,15 +79,15 @@ class Training:
     def __init__(
         self,
         recipe: Recipe,
-        materials: Materials,
+        data: WorkerData,
         tracking: Tracking,
-        place: Place,
+        worker: Worker,
         wrap: Callable[[Learner], Any],
         rows_to: str | None,
     ) -> None:
-        self.recipe, self.materials, self.place, self.rows_to = recipe, materials, place, rows_to
+        self.recipe, self.data, self.worker, self.rows_to = recipe, data, worker, rows_to
         self.order = recipe.order
-        self.learner = Learner(optimizer.start_model(recipe), recipe.objective).to(place.device)
+        self.learner = Learner(optimizer.start_model(recipe), recipe.objective).to(worker.device)
         self.model = self.learner.student
         optimizer.to_training_mode(self.model, recipe.freeze_encoder)
         self.stepper = Stepper(
@@ -97,29 +97,29 @@ class Training:
             recipe.alignment,
             recipe.preserve,
             recipe.parts,
-            materials.names_SD,
+            data.names_SD,
             recipe.precision == "bf16",
         )
         tower = self.model.tower.state_dict() if recipe.wise_ft else {}
-        self.before = {name: weight.clone() for name, weight in tower.items()}
-        self.featurize = Featurizer(self.model.mel, recipe, place.rank, materials.noise_NS)
-        self.log = TrainingLog(tracking, self.order, place.rank)
-        self.bad = BadRows(self.order, recipe.max_bad_fraction, place.rank, place.world)
+        self.base_weights = {name: weight.clone() for name, weight in tower.items()}
+        self.featurize = Featurizer(self.model.mel, recipe, worker.rank, data.noise_NS)
+        self.log = TrainingLog(tracking, self.order, worker.rank)
+        self.bad = BadRows(self.order, recipe.max_bad_fraction, worker.rank, worker.world)
         self.bad_held_out: dict[int, str] = {}
-        self.leaving = checkpoint.Leaving()
+        self.preemptions = checkpoint.Preemptions()
         self.step = 0
-        state = checkpoint.latest(place.device)
+        state = checkpoint.latest(worker.device)
         self.optimizer, self.peaks = optimizer.adamw(self.learner, recipe, state and state["optimizer"])
         if state is not None:
             self.learner.load_state_dict(state["model"])
-            self.bad.again(state["failed"], materials.rows.clips)
+            self.bad.reread(state["failed"], data.rows.clips)
             self.step = int(state["step"])
             self.log.resumed(self.step, state["unsent"])
 
     def run(self) -> Outcome:
         """Takes the steps that are left; too many undecodable recordings end it early."""
         if self.step == self.order.steps:  # nothing to train, or stopped behind its last step
-            if self.materials.held_out is not None:
+            if self.data.held_out is not None:
                 self.log.look(self.step, self._look())
             self._save({})
         too_many = False
@@ -134,72 +134,72 @@ class Training:
             self._look_if_due(epoch, within)
             if saves:
                 self._save({"loss": loss})
-        outcome = Outcome(self.bad.of_all(), self.bad_held_out, too_many, self.bad.seen(self.step))
+        outcome = Outcome(self.bad.of_all_ranks(), self.bad_held_out, too_many, self.bad.seen(self.step))
         bad, held_out = len(outcome.bad), len(outcome.bad_held_out)
         self.log.add(self.step, {"undecodable_recordings": bad, "undecodable_held_out": held_out})
         self.log.close()
         return outcome
 
     def _batches(self) -> Iterator[dict[str, Any]]:
-        rows, place = self.materials.rows, self.place
+        rows, worker = self.data.rows, self.worker
         return stream.training_batches(
-            self.materials.rows_ref, rows.per_block, self.order, place.rank, place.world, self.step, str(place.device)
+            self.data.rows_ref, rows.per_block, self.order, worker.rank, worker.world, self.step, str(worker.device)
         )
 
     def _take_step(self, batch: dict[str, Any], waited_s: float) -> float:
         """One step of the optimizer; returns the loss of the global batch."""
-        recipe, place = self.recipe, self.place
+        recipe, worker = self.recipe, self.worker
         share = optimizer.learning_rate(self.step, self.order.steps, recipe.warmup)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * share
         self.optimizer.zero_grad(set_to_none=True)
         mel_b1TM = self.featurize(batch["wave"], self.step)
-        text_bD = torch.from_numpy(self.materials.bank[batch["text"].cpu().numpy()]).to(place.device)
-        seed = seed_of(recipe.seed, self.step, place.rank)
-        said: Measures = self.stepper(mel_b1TM, text_bD, batch["species"], self.order.batch_size, seed)
+        text_bD = torch.from_numpy(self.data.bank[batch["text"].cpu().numpy()]).to(worker.device)
+        seed = seed_of(recipe.seed, self.step, worker.rank)
+        measures: Measures = self.stepper(mel_b1TM, text_bD, batch["species"], self.order.batch_size, seed)
         self.optimizer.step()
         self.step += 1
 
-        measures = {name: value for name, value in vars(said).items() if value is not None}
-        self.log.step(self.step, waited_s, **measures, lr=recipe.lr * share, head_lr=recipe.head_lr * share)
+        shown = {name: value for name, value in vars(measures).items() if value is not None}
+        self.log.step(self.step, waited_s, **shown, lr=recipe.lr * share, head_lr=recipe.head_lr * share)
         self.bad.note(batch["failed"], batch["reason"])
         if self.rows_to:
             asked_for = torch.where(batch["failed"] >= 0, batch["failed"], batch["row"]).tolist()
-            path = os.path.join(self.rows_to, f"rows-{place.rank}-{os.getpid()}.csv")
+            path = os.path.join(self.rows_to, f"rows-{worker.rank}-{os.getpid()}.csv")
             with open(path, "a", encoding="utf-8") as handle:
                 handle.writelines(f"{self.step},{row}\n" for row in asked_for)
-        return said.loss
+        return measures.loss
 
     def _saves(self) -> bool:
         """Whether a checkpoint is due; the same answer on every rank, each of which must ask at every step."""
-        announced = self.leaving.just_announced(self.step)
+        announced = self.preemptions.just_announced(self.step)
         return announced or self.step == self.order.steps or self.step % self.recipe.checkpoint_every == 0
 
     def _save(self, values: dict[str, float]) -> None:
-        failed = self.bad.of_all()
+        failed = self.bad.of_all_ranks()
         self.log.send()  # a run that goes on from this checkpoint does not take the steps before it again
         checkpoint.report(self.learner, self.optimizer, self.step, failed, self.log, values)
 
     def _look_if_due(self, epoch: int, within: int) -> None:
         """Looks at the held-out recordings behind an epoch, and behind the last one chooses the best mixture."""
-        held_out, ended = self.materials.held_out, self.step == self.order.steps
+        held_out, ended = self.data.held_out, self.step == self.order.steps
         if held_out is None:
             return
         if not within and (epoch % self.recipe.eval_every == 0 or ended):
             self.log.look(self.step, self._look(partial(self._show, held_out, epoch)))
             optimizer.to_training_mode(self.model, self.recipe.freeze_encoder)
         if ended:
-            wise_ft.keep_best_mixture(self.model.tower, self.before, self.recipe.wise_ft, self._look, self.log)
+            wise_ft.keep_best_mixture(self.model.tower, self.base_weights, self.recipe.wise_ft, self._look, self.log)
 
     def _look(self, show: Callable[[np.ndarray, np.ndarray], None] | None = None) -> dict[str, float]:
-        place = self.place
-        assert self.materials.held_out is not None
+        worker = self.worker
+        assert self.data.held_out is not None
         return look.look(
             self.model,
-            self.materials.held_out,
-            place.device,
-            place.rank,
-            place.world,
+            self.data.held_out,
+            worker.device,
+            worker.rank,
+            worker.world,
             show=show,
             failed=self.bad_held_out,
         )

@@ -86,7 +86,7 @@ class Stepper:
         self.parts = parts
         self.names_SD = names_SD
         self.autocast = autocast
-        self.before = copy.deepcopy(learner.student.tower).eval().requires_grad_(False) if preserve_weight else None
+        self.base_tower = copy.deepcopy(learner.student.tower).eval().requires_grad_(False) if preserve_weight else None
 
     def __call__(
         self, mel_b1TM: torch.Tensor, text_bD: torch.Tensor, species_b: torch.Tensor, batch_size: int, seed: int
@@ -167,9 +167,9 @@ class Stepper:
         if self.alignment_weight:
             loss = loss + self.alignment_weight * cosine_distance
         preserved = None
-        if self.before is not None:
+        if self.base_tower is not None:
             with torch.no_grad(), torch.autocast(mel_b1TM.device.type, torch.bfloat16, enabled=self.autocast):
-                base_bP = self.before(mel_b1TM)
+                base_bP = self.base_tower(mel_b1TM)
             distance = preserve(global_batch(pooled_bP.float(), batch_size), global_batch(base_bP.float(), batch_size))
             loss = loss + self.preserve_weight * distance
             preserved = 1 - distance.item()

@@ -38,7 +38,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkerInput:
     """What is sent to each worker: `Data` with all that is large in Ray's object store.
 
     Attributes:
@@ -57,7 +57,7 @@ class Work:
     rows_to: str | None
 
     @classmethod
-    def of(cls, recipe: Recipe, data: Data, tracking: Tracking) -> Work:
+    def of(cls, recipe: Recipe, data: Data, tracking: Tracking) -> WorkerInput:
         """Puts the data in the object store."""
         import ray
 

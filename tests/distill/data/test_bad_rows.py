@@ -34,8 +34,8 @@ def test_too_many_of_the_table_or_of_what_was_read(most: float, found: int, step
 
 def test_reasons_are_kept_by_row() -> None:
     order = Order(rows=1000, batch_size=8, epochs=2, seed=0)
-    assert noted(order, 0.1, range(5, 3, -1)).of_all() == {4: "vanished", 5: "vanished"}
-    assert noted(order, 0.1, range(0)).of_all() == {}
+    assert noted(order, 0.1, range(5, 3, -1)).of_all_ranks() == {4: "vanished", 5: "vanished"}
+    assert noted(order, 0.1, range(0)).of_all_ranks() == {}
 
 
 def test_early_questions_are_few() -> None:
