@@ -21,7 +21,7 @@ AT = (1, 3, 10, 30)
 def main() -> None:
     """Prints the table."""
     source = sources.read(sys.argv[1] if len(sys.argv) > 1 else "annotated", "annotated")
-    shown = gallery.read(sys.argv[2] if len(sys.argv) > 2 else source.record["gallery"])
+    shown = gallery.read(sys.argv[2] if len(sys.argv) > 2 else source.record.gallery)
     width = source.encoder["width"]
     groups = embeddings.groups(urls.join(source.url, "embeddings"))
     vectors = np.concatenate([embeddings.vectors(embeddings.read(group), width) for group in groups])

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from inference.annotate import accounting, annotator, ledger, plan
 from inference.archive import inventory, listing
 from inference.archive.spans import Windows
-from jobs import annotate
+from jobs.annotating import units
 from jobs.shared import cluster
 
 SECONDS = 60.0
@@ -120,7 +120,7 @@ def main() -> None:
     said(f"{len(planned.count_S):,} spans, {planned.units:,} units planned")
     annotator.Annotator = Pretending  # type: ignore[misc,assignment]
     cluster.connect()
-    outcomes = annotate.run_units(None, planned, cluster.slots(0), 0, [])  # type: ignore[arg-type]
+    outcomes = units.run_units(None, planned, cluster.slots(0), 0, [])  # type: ignore[arg-type]
     said("units sent through Ray, outcomes kept")
     again = plan.make(seen, windows, outcomes)
     assert again.units == 0

@@ -13,36 +13,22 @@ matches the windows of a run that kept its `--embeddings` with another gallery o
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import itertools
-import json
-import operator
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from jobs.annotating.options import Command, Matching, Recordings, Workers
 from jobs.shared import options as opts
 from songsight.errors import UserError
-from songsight.reasons import RETRIED
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from jobs.annotating.steps import Job
 
-    from inference.annotate.accounting import Totals
-    from inference.annotate.annotator import Settings
-    from inference.annotate.ledger import Ledger, Outcomes
-    from inference.annotate.plan import Plan
-    from inference.archive.listing import Change, Listing
-    from inference.match.calibration import Calibration
-    from inference.match.scoring import Scoring
-    from jobs.annotating.inputs import Prepared
-
-MOST_DECODERS = 16
-UNITS_TIMED = 10_000
-"""Behind so many units the pace of a run is known."""
+DECIDED = ("archive", "model", "window_s", "hop_s", "timezone", "site")
+"""Options that the earlier run has decided where its windows are matched again."""
+IDLE = ("precision", "batch_size", "gpus_per_actor")
+"""Options of an encoder, which has no part in that."""
 
 
 @dataclass(frozen=True)
@@ -111,189 +97,50 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Annotates an archive and writes its tables."""
-    begun_at = time.time()
+    """Annotates an archive, or matches an earlier run's windows again, and writes the run's tables."""
+    command = as_command(options)
     check(options)
-    if options.from_embeddings:
-        from jobs.annotating import rematch
+    # Behind the check of the options, which is to answer at once: these import Arrow, and what they do torch and Ray.
+    from jobs.annotating import finalize, identity, say, steps
+    from songsight.store import urls
 
-        rematch.main(options)
-        return
-    if options.archive is None or options.model is None:
-        raise UserError("--archive and --model are needed (or --from-embeddings, with an earlier run's embeddings)")
-    from inference.annotate import rerun
-    from inference.archive import listing
-    from jobs.annotating import identity
+    job = _job(options, command)
 
+    # Load. What there is, by names, sizes and times, mostly tells that there is nothing to do.
     if not options.dry_run:
         identity.require_new_or_writable(options.out)
-    with counting("files found") as found:
-        files = listing.listing(options.archive, progress=found)
-    mark = rerun.stamp(opts.as_dict(options), files.fingerprint())
-    if not options.dry_run and (done := rerun.is_done(options.out, mark, options.archive)):
-        _say_done(options.out, done["run_id"], done["to_retry"])
+    stamp = steps.stamp(job)
+    if done := steps.done_before(job, stamp):
+        say.nothing_to_do(options.out, done.run_id, done.to_retry if options.archive else 0)
         return
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    inputs = job.load()
 
-    from inference.annotate import accounting, ledger, plan, publish, record
-    from inference.annotate import throughput as pace
-    from inference.archive import recorders, sites
-    from inference.match import codes
-    from jobs.annotating import finalize
-    from jobs.shared import cluster, tracking
-    from songsight.store import urls
-
-    try:
-        recorders.parse_zone(options.timezone)
-    except UserError as error:
-        raise UserError(f"--timezone: {error}") from None
-    archive = urls.absolute(options.archive)
-    rule = sites.SiteRule.parse(options.site, archive)
-    # Behind a finished run there is often nothing for Ray to do.
-    beside = cluster.connect_beside if record.read(options.out) is None else operator.call
-    ready = beside(lambda: _prepared(options))
-    from inference.annotate import annotator
-
-    windows, fingerprints = ready.windows, ready.fingerprints
-    run_id = identity.run_identity(options, windows, ready.species, fingerprints | {"precision": ready.precision})
-    state = ledger.Ledger(urls.absolute(options.out), run_id)
-    identity.refuse_another(options.out, state)
-    before, recordings = publish.earlier(state)
-    change = listing.compare(files.table, recordings, RETRIED, lambda paths: listing.readable(archive, paths))
-    _say_change(files, change, before)
-    # Killed while its tables changed it has to go on, even if what was added is gone again.
-    if before and not len(change.todo) and not options.dry_run and record.read(options.out):
-        finalize.again(state, opts.as_dict(options), before, mark)
-        _say_done(options.out, run_id, change.unreached)
+    # Check: that no other run lies at --out, and what of this one is done.
+    state = identity.claim(command, inputs)
+    earlier = steps.earlier(state)
+    if not job.compare(earlier) and earlier.finished:
+        if not options.dry_run:
+            finalize.again(state, command, earlier.finished, stamp)
+        say.nothing_to_do(options.out, state.run_id, job.unreached)
         return
-
     if not options.dry_run:
         urls.require_writable(options.out, "--out")
-    cluster.connect()
-    begin = time.monotonic()
-    gpus = min(1, cluster.gpus()) if options.gpus_per_actor is None else options.gpus_per_actor
-    actors = opts.parse_range(options.actors, "--actors") or (cluster.slots(gpus),) * 2
-    if not options.dry_run:
-        state.begin()
-    seen = _inventory(change.todo, options, rule, state)
-    outcomes = state.finished()
-    planned = plan.make(seen, windows, outcomes)
-    settings = annotator.Settings(
-        run_id=run_id,
-        archive=archive,
-        out=urls.absolute(options.out),
-        model=ready.model,
-        gallery=urls.absolute(options.gallery),
-        windows=windows,
-        top_k=options.top_k,
-        min_score=options.min_score,
-        species=ready.species,
-        batch_size=options.batch_size,
-        device="cuda" if gpus else "cpu",
-        threads=1,
-        decoders=_decoders(archive, gpus, actors[1]),
-        scoring=scoring(options, ready.encoder, None, ready.calibrated),
-        embeddings=options.embeddings,
-        precision=ready.precision,
-    )
+    job.plan(state)
     if options.dry_run:
-        from jobs.annotating import dry_run as plan_text
-
-        print(plan_text.describe(files, planned, settings, actors, gpus, ready.band_hz))
+        print(job.describe())
         return
-    prints = fingerprints | {"archive": files.fingerprint()}
-    with finalize.logged(state, opts.as_dict(options), prints) as ending:
-        state.keep("inventory", seen)
-        if ready.names:
-            kept_names = ready.names.keep(options.out, run_id)
-            settings = dataclasses.replace(settings, scoring=dataclasses.replace(settings.scoring, names=kept_names))
-        paces: list[str] = []
-        outcomes = outcomes.of(planned.accepted) + run_units(settings, planned, actors[1], gpus, paces)
-        fresh = accounting.settle(seen, outcomes.files, ready.band_hz)
-        kept = recordings.filter(pc.invert(pc.is_in(recordings["path"], seen["path"])))
-        recordings = pa.concat_tables([kept, fresh]).sort_by("path")
-        round_number = (before["round"] if before else 0) + 1
-        with counting("hits filed") as filed:
-            publish.publish(
-                state,
-                recordings,
-                outcomes.parts,
-                round_number,
-                change.changed_paths,
-                filed,
-                None if options.embeddings == "none" else outcomes.heard,
-            )
-        here = recordings.filter(pc.is_in(recordings["path"], files.table["path"]))
-        sums = accounting.totals(here, windows)
-        now = accounting.totals(fresh, windows)
-        elapsed = time.monotonic() - begin
-        shares = codes.total(outcomes.codes).shares() if options.embeddings == "binary" else None
-        ending.conclude(
-            {
-                "run_id": run_id,
-                "round": round_number,
-                "mlflow_run": ending.mlflow_run,
-                "archive": settings.archive,
-                "gallery": settings.gallery,
-                "files_found": len(files),
-                "annotated": sums.annotated,
-                "quarantined": sums.quarantined,
-                "partial": sums.partial,
-                "skipped": files.skipped,
-                "gone": len(recordings) - len(here),
-                "to_retry": sums.to_retry,
-                "hours": sums.annotated_s / 3600,
-                "windows": sums.windows,
-                "hits": sums.hits,
-                "elapsed_s": elapsed,
-                "audio_hours_per_hour": now.annotated_s / elapsed,
-                "windows_per_s": now.windows / elapsed,
-                **pace.summary(paces, begun_at),
-                "begun_at": begun_at,
-                "precision": ready.precision,
-                "window_s": windows.window_s,
-                "hop_s": windows.hop_s,
-                "encoder": ready.encoder,
-                "scored_with": ready.made_with,
-                "embeddings": options.embeddings,
-                "codes": shares,
-                "fingerprints": fingerprints,
-                "versions": tracking.versions(),
-                "options": opts.as_dict(options),
-                "stamp": mark,
-            }
-        )
-    _say(options.out, files, sums, now, elapsed)
-    if shares and shares["windows"]:
-        print(
-            f"sign codes, measured on {shares['windows']} windows: the same best species for "
-            f"{shares['same_best_species']:.1%}, {shares['recall_of_images']:.1%} of the ten most similar photographs"
-        )
 
+    with finalize.logged(state, command.options, job.fingerprints()) as ending:
+        # Do.
+        made = job.do()
+        # Keep: the tables, and run.json last.
+        steps.keep(made, state, earlier.next_round)
+        figures = made.figures(state.run_id, time.monotonic() - made.begun)
+        told = steps.tell(figures, command, inputs, earlier.next_round, ending.mlflow_run, stamp)
+        ending.conclude(told)
 
-def _prepared(options: Options) -> Prepared:
-    from jobs.annotating import inputs as prepared
-    from jobs.shared import tracking  # imports torch
-
-    ready = prepared.prepare(options)
-    if not options.dry_run:
-        tracking.experiment("annotate")  # a store's tables take a second to make: here nothing waits for it
-    return ready
-
-
-def _decoders(archive: str, gpus: float, actors: int) -> int:
-    """How many recordings an annotator decodes side by side.
-
-    A GPU embeds as fast as all of its node's cores can decode. A core that embeds has no time to win by decoding beside
-    itself, but that of waiting for a store.
-    """
-    from jobs.shared import cluster
-    from songsight.store import urls
-
-    if gpus:
-        return max(2, min(MOST_DECODERS, cluster.slots(0) // actors))
-    return 2 if urls.is_remote(archive) else 1
+    # Say.
+    made.say(options.out, told)
 
 
 def check(options: Options) -> None:
@@ -317,32 +164,10 @@ def check(options: Options) -> None:
         if options.calibration is None:
             raise UserError("--min-probability needs --calibration: without one a score is no probability")
     opts.require_files(species_list=options.species_list, calibration=options.calibration, range=options.range)
-
-
-def scoring(options: Options, encoder: dict[str, Any], names: str | None, calibrated: Calibration | None) -> Scoring:
-    """How species are scored.
-
-    Args:
-        options: of the run.
-        encoder: see `naming.describe`.
-        names: URL of the names that an untouched ClapModel may give.
-        calibrated: of the scores.
-    """
-    from inference.match.scoring import Scoring
-    from songsight.store import urls
-
-    bridge = 0.0 if encoder["method"] == "zero-shot" else options.bridge
-    return Scoring(
-        options.score,
-        bridge,
-        encoder["temperature"],
-        encoder["method"],
-        names,
-        calibrated,
-        options.min_probability or 0.0,
-        urls.absolute(options.range) if options.range else None,
-        (options.latitude, options.longitude),
-    )
+    if options.from_embeddings:
+        _check_rematch(options)
+    elif options.archive is None or options.model is None:
+        raise UserError("--archive and --model are needed (or --from-embeddings, with an earlier run's embeddings)")
 
 
 def _check_place(options: Options) -> None:
@@ -355,109 +180,58 @@ def _check_place(options: Options) -> None:
             raise UserError(f"--{name} needs the other coordinate and --range")
 
 
-def run_units(settings: Settings, planned: Plan, most: int, gpus: float, paces: list[str]) -> Outcomes:
-    """Runs the annotators over the units that are yet to be done.
-
-    Args:
-        settings: of the run.
-        planned: what is to be done.
-        most: annotators side by side.
-        gpus: of each annotator.
-        paces: takes what `Pace.stop` says of each of the first units.
-    """
-    from inference.annotate import annotator, ledger
-    from jobs.shared import progress
-    from songsight import pool
-
-    gathering = ledger.Gathering()
-    if not planned.units:
-        return gathering.outcomes()
-    if len(planned.accepted):
-        opts.note(f"{len(planned.accepted)} units were annotated by an earlier start, {planned.units} are to be done")
-    bar = progress.Progress("windows", planned.todo_windows)
-    done = 0
-    resources = {"num_cpus": 1, "num_gpus": gpus}
-    texts = itertools.starmap(annotator.encode_unit, planned.each())
-    for text, pace in pool.actors(annotator.Annotator, {"settings": settings}, texts, most, opts.note, **resources):
-        if len(paces) < UNITS_TIMED:
-            paces.append(pace)
-        gathering.add(text)
-        done += sum(count for file in json.loads(text)["files"] for _, count in file["spans"])
-        bar.update(done)
-    bar.close()
-    return gathering.outcomes()
+def _check_rematch(options: Options) -> None:
+    for name in DECIDED:
+        if getattr(options, name) is not None:
+            raise UserError(f"{opts.flag(name)}: with --from-embeddings the earlier run has decided it: leave it out")
+    usual = {each.name: each.default for each in dataclasses.fields(Options)}
+    for name in IDLE:
+        if getattr(options, name) != usual[name]:
+            raise UserError(f"{opts.flag(name)}: with --from-embeddings no encoder is at work: leave it out")
+    if options.embeddings != "none":
+        raise UserError("--embeddings: with --from-embeddings they are kept already: leave it out")
 
 
-def _inventory(todo: pa.Table, options: Options, rule: Any, state: Ledger) -> pa.Table:
-    """The inventory of the recordings to annotate, as far as possible from what an earlier start read."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from inference.annotate import plan
-    from inference.archive import inventory as archive
-    from jobs.shared import progress
-
-    assert options.archive
-    parts = [part for part in state.kept_parts("inventory") if part.schema.equals(archive.SEEN)]
-    kept = pa.concat_tables([archive.SEEN.empty_table(), *parts])
-    at = pc.index_in(todo["path"], kept["path"])
-    same = pc.fill_null(pc.equal(plan.versions(kept).take(at), plan.versions(todo)), False)
-    same = pc.and_(same, pc.invert(pc.is_in(kept["reason"].take(at), pa.array(RETRIED))))
-    unread = todo.filter(pc.invert(same))
-    bar = progress.Progress("headers", len(unread))
-    keep = None if options.dry_run else functools.partial(state.keep_part, "inventory")
-    fresh = archive.inventory(unread, options.archive, options.timezone, rule, bar.update, keep)
-    if len(unread):
-        bar.close()
-    return pa.concat_tables([kept.take(at.filter(same)), fresh]).sort_by("path").combine_chunks()
+def as_command(options: Options) -> Command:
+    """The command that gives these options, now."""
+    since = {each.name: each.metadata["in_0_1"] for each in dataclasses.fields(options) if "in_0_1" in each.metadata}
+    return Command(options.out, options.dry_run, opts.as_dict(options), since, time.time())
 
 
-def _say_change(files: Listing, change: Change, before: dict[str, Any] | None) -> None:
-    opts.note(f"{len(files)} recordings found, {files.skipped} other files skipped")
-    if files.closed:
-        opts.note(f"{len(files.closed)} folders may not be looked into, such as {files.closed[0]}")
-    if before:
-        opts.note(
-            f"since the last run: {change.added} added, {change.changed} changed, "
-            f"{change.retried} to be tried again, {len(change.removed)} gone"
-        )
-    if len(change.removed):
-        opts.note(
-            f"what is gone from the archive keeps its rows, such as {change.removed[0]}; a new --out has none of it"
-        )
+def _job(options: Options, command: Command) -> Job:
+    """What is to be done, with the options that it needs."""
+    from jobs.annotating import annotation, rematch
 
-
-def _say_done(out: str, run_id: str, unreached: int) -> None:
-    if unreached:
-        opts.note(f"{unreached} recordings still cannot be reached")
-    print(f"{out} already holds this run ({run_id}): nothing to do")
-
-
-def _say(out: str, files: Listing, sums: Totals, now: Totals, elapsed: float) -> None:
-    partial = f", {sums.partial} of them in part" if sums.partial else ""
-    print(
-        f"{len(files)} recordings in = {sums.annotated} annotated{partial} + "
-        f"{sums.quarantined} quarantined; {files.skipped} other files skipped"
+    matching = Matching(
+        gallery=options.gallery,
+        species_list=options.species_list,
+        top_k=options.top_k,
+        min_score=options.min_score,
+        score=options.score,
+        bridge=options.bridge,
+        calibration=options.calibration,
+        min_probability=options.min_probability,
+        range=options.range,
+        latitude=options.latitude,
+        longitude=options.longitude,
     )
-    if sums.reasons:
-        print("  quarantine: " + ", ".join(f"{count} {reason}" for reason, count in sums.reasons.items()))
-    if sums.to_retry:
-        print(f"  {sums.to_retry} could not be reached: the same command tries them again")
-    print(
-        f"{now.annotated_s / 3600:.2f} h, {now.windows} windows, {now.hits} hits in {elapsed:.0f} s "
-        f"({now.annotated_s / elapsed:.0f}× real time)"
+    workers = Workers(opts.parse_range(options.actors, "--actors"), options.gpus_per_actor)
+    if options.from_embeddings:
+        return rematch.Rematch(command, options.from_embeddings, matching, workers)
+    assert options.archive is not None
+    assert options.model is not None
+    recordings = Recordings(
+        archive=options.archive,
+        model=options.model,
+        window_s=options.window_s,
+        hop_s=options.hop_s,
+        timezone=options.timezone,
+        site=options.site,
+        embeddings=options.embeddings,
+        batch_size=options.batch_size,
+        precision=options.precision,
     )
-    print(f"results: {out}")
-
-
-@contextlib.contextmanager
-def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Says now and then how far something without a known end is; nothing where it is over at once."""
-    from jobs.shared import progress
-
-    tally = progress.Progress(what)
-    yield tally.update
-    tally.close()
+    return annotation.Annotation(command, recordings, matching, workers)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,26 @@ left out. A low `--min-score` and a high `--top-k` of the annotation give the fi
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from inference.annotate import record
+from inference.annotate.record import Record
+from inference.match import calibration
 from jobs.shared import options as opts
+from jobs.shared import tracking
 from songsight.errors import UserError
+from songsight.store import urls
 
 if TYPE_CHECKING:
-    import numpy as np
+    import pyarrow as pa
+
+Labels = dict[str, list[tuple[float, float, str]]]
+"""Labels by recording: (start in seconds, end, label)."""
 
 
 @dataclass(frozen=True)
@@ -38,107 +50,168 @@ class Options:
     """seconds of a label that must lie in a window for the species to sing there; all of it where it is shorter"""
 
 
+@dataclass(frozen=True)
+class Hits:
+    """Hits in labelled recordings.
+
+    Attributes:
+        scores_N: float64 [hits].
+        right_N: whether the labels agree, bool [hits].
+        names: the species that were hit, sorted.
+        species_N: number of each hit's species, int [hits].
+        groups_N: number of each hit's recording, int [hits].
+    """
+
+    scores_N: np.ndarray
+    right_N: np.ndarray
+    names: list[str]
+    species_N: np.ndarray
+    groups_N: np.ndarray
+
+    @property
+    def recordings(self) -> int:
+        """How many recordings have hits."""
+        return len(np.unique(self.groups_N))
+
+
 def main(options: Options) -> dict[str, Any]:
     """Fits, measures on held-out recordings, and writes the calibration and its picture."""
     opts.require_at_least(0, min_overlap_s=options.min_overlap_s)
-    import numpy as np
+    heard = _heard(options.labels, options.label_column)
+    told = record.finished(options.annotated, "--annotated", ("scored_with", "options", "fingerprints"))
+    labels = _of_archive(heard, options.labels, options.annotated)
+    urls.require_writable_file(options.out, "--out")
+    hits = _hits(options.annotated, labels, options.labels, options.names, options.min_overlap_s)
 
-    from inference.annotate import record
-    from inference.match import calibration
-    from inference.truth import annotations, labels
-    from jobs.shared import tracking
-    from songsight.store import urls
+    with tracking.run("calibrate", opts.as_dict(options), told.fingerprints):
+        import mlflow
+
+        fitted, out_of_fold = _fit(hits, told)
+        fitted.write(options.out)
+        picture_url = options.out.removesuffix(".json") + ".png"
+        urls.write_bytes(picture_url, _picture(np.clip(hits.scores_N, 0, 1), out_of_fold, hits.right_N))
+        measured = fitted.measured
+        mlflow.log_metrics({name: float(value) for name, value in measured.items()})
+        mlflow.log_dict(measured, "measured.json")
+    _say(options.out, picture_url, measured)
+    return measured
+
+
+def _heard(url: str, label_column: str | None) -> pa.Table:
+    """What people heard, `annotations.ANNOTATIONS`."""
+    from inference.truth import annotations
 
     try:
-        heard = annotations.read(options.labels, options.label_column, with_empty=True)
+        return annotations.read(url, label_column, with_empty=True)
     except UserError as error:
         raise UserError(f"--labels: {error}") from None
-    told = record.finished(options.annotated, "--annotated", ("scored_with", "options", "fingerprints"))
-    recordings = _table(options.annotated, "recordings", ["path"])["path"].to_pylist()
+
+
+def _of_archive(heard: pa.Table, labels_url: str, annotated: str) -> Labels:
+    """The labels of the recordings of an annotated archive.
+
+    Raises:
+        UserError: there are none.
+    """
+    from inference.truth import labels
+
+    recordings = _table(annotated, "recordings", ["path"])["path"].to_pylist()
     within = labels.by_recording(heard, recordings)
     if not within:
         named = len(set(heard["recording"].to_pylist()))
         raise UserError(
-            f"--labels: none of the {named} recordings of {options.labels} is one of {options.annotated}, such as "
-            f"{recordings[0]}"
+            f"--labels: none of the {named} recordings of {labels_url} is one of {annotated}, such as {recordings[0]}"
         )
-    urls.require_writable_file(options.out, "--out")
+    return within
+
+
+def _hits(annotated: str, within: Labels, labels_url: str, names_url: str | None, min_overlap_s: float) -> Hits:
+    """The hits in labelled recordings, and which of them are right.
+
+    Args:
+        annotated: the archive's results.
+        within: labels of its recordings.
+        labels_url: where they are from, for error lines.
+        names_url: `--names`.
+        min_overlap_s: seconds of a label that must lie in a window.
+
+    Raises:
+        UserError: there are no hits, or none that something can be learnt from.
+    """
+    from inference.truth import labels
+
     columns = ["recording", "start_s", "end_s", "scientific_name", "common_name", "score"]
-    hits = _table(options.annotated, "hits", columns, list(within))
-    if not len(hits):
-        raise UserError(f"--annotated {options.annotated}: the {len(within)} labelled recordings have no hits")
-    species = hits["scientific_name"].to_pylist()
-    name_of = _names(options.names, hits)
-    said = {label for rows in within.values() for _, _, label in rows}
+    rows = _table(annotated, "hits", columns, list(within))
+    if not len(rows):
+        raise UserError(f"--annotated {annotated}: the {len(within)} labelled recordings have no hits")
+    recordings, species = rows["recording"].to_pylist(), rows["scientific_name"].to_pylist()
+    name_of = _names(names_url, rows)
+    said = {label for spans in within.values() for _, _, label in spans}
     unknown = sorted(label for label in said if label.lower() not in name_of)
     if unknown:
         opts.note(f"{len(unknown)} labels are names of no hit, such as {unknown[0]!r}; --names says what they mean")
-    right = labels.truth(
-        hits["recording"].to_pylist(),
-        hits["start_s"].to_numpy(),
-        hits["end_s"].to_numpy(),
-        species,
-        within,
-        name_of,
-        options.min_overlap_s,
-    )
+    starts_s, ends_s = rows["start_s"].to_numpy(), rows["end_s"].to_numpy()
+    right = labels.truth(recordings, starts_s, ends_s, species, within, name_of, min_overlap_s)
     if right.all() or not right.any():
         which = "all" if right.all() else "none"
-        raise UserError(f"--labels: {which} of the {len(hits)} hits are right by {options.labels}: nothing to fit")
-    found = sorted(set(species))
-    number_of = {name: number for number, name in enumerate(found)}
-    species_N = np.array([number_of[name] for name in species])
-    groups = {path: number for number, path in enumerate(sorted(within))}
-    groups_N = np.array([groups[path] for path in hits["recording"].to_pylist()])
-    if len(np.unique(groups_N)) < 2:
+        raise UserError(f"--labels: {which} of the {len(rows)} hits are right by {labels_url}: nothing to fit")
+    scores = rows["score"].to_numpy().astype(float)
+    names = sorted(set(species))
+    hits = Hits(scores, right, names, _numbers(species, names), _numbers(recordings, sorted(within)))
+    if hits.recordings < 2:
         raise UserError("--labels: two labelled recordings with hits are needed, one to check the other by")
-    scores_N = hits["score"].to_numpy().astype(float)
-
-    with tracking.run("calibrate", opts.as_dict(options), told["fingerprints"]):
-        import mlflow
-
-        out_of_fold = calibration.held_out(scores_N, right, species_N, groups_N, len(found))
-        spread = calibration.choose_spread(scores_N, right, species_N, groups_N, len(found))
-        pooled, lines = calibration.fit(scores_N, right, species_N, len(found), spread)
-        before = np.clip(scores_N, 0, 1)
-        measured: dict[str, Any] = {
-            "recordings": len(np.unique(groups_N)),
-            "hits": len(hits),
-            "right": int(right.sum()),
-            "spread": spread,
-            "brier_score_as_probability": calibration.brier(before, right),
-            "brier": calibration.brier(out_of_fold, right),
-            "brier_of_the_mean": calibration.brier(np.full(len(right), right.mean()), right),
-            "calibration_error_score_as_probability": calibration.calibration_error(before, right),
-            "calibration_error": calibration.calibration_error(out_of_fold, right),
-        }
-        calibration.Calibration(
-            made_with=told["scored_with"],
-            pooled=(float(pooled[0]), float(pooled[1])),
-            species={name: (float(a), float(b)) for name, (a, b) in zip(found, lines, strict=True)},
-            top_k=told["options"]["top_k"],
-            measured=measured,
-        ).write(options.out)
-        picture_url = options.out.removesuffix(".json") + ".png"
-        urls.write_bytes(picture_url, _picture(before, out_of_fold, right))
-        mlflow.log_metrics({name: float(value) for name, value in measured.items()})
-        mlflow.log_dict(measured, "measured.json")
-    _say(options, picture_url, measured)
-    return measured
+    return hits
 
 
-def _table(url: str, name: str, columns: list[str], recordings: list[str] | None = None) -> Any:
+def _numbers(values: Iterable[str], known: list[str]) -> np.ndarray:
+    """Each value's place among the known ones, int [values]."""
+    number_of = {value: number for number, value in enumerate(known)}
+    return np.array([number_of[value] for value in values])
+
+
+def _fit(hits: Hits, told: Record) -> tuple[calibration.Calibration, np.ndarray]:
+    """The calibration, and each hit's probability by one that was fitted without its recording, float64 [hits].
+
+    Args:
+        hits: in labelled recordings.
+        told: `run.json` of their run.
+    """
+    scores_N, right_N, count = hits.scores_N, hits.right_N, len(hits.names)
+    out_of_fold = calibration.held_out(scores_N, right_N, hits.species_N, hits.groups_N, count)
+    spread = calibration.choose_spread(scores_N, right_N, hits.species_N, hits.groups_N, count)
+    pooled, lines = calibration.fit(scores_N, right_N, hits.species_N, count, spread)
+    before = np.clip(scores_N, 0, 1)
+    measured: dict[str, Any] = {
+        "recordings": hits.recordings,
+        "hits": len(scores_N),
+        "right": int(right_N.sum()),
+        "spread": spread,
+        "brier_score_as_probability": calibration.brier(before, right_N),
+        "brier": calibration.brier(out_of_fold, right_N),
+        "brier_of_the_mean": calibration.brier(np.full(len(right_N), right_N.mean()), right_N),
+        "calibration_error_score_as_probability": calibration.calibration_error(before, right_N),
+        "calibration_error": calibration.calibration_error(out_of_fold, right_N),
+    }
+    fitted = calibration.Calibration(
+        made_with=told.scored_with,
+        pooled=(float(pooled[0]), float(pooled[1])),
+        species={name: (float(a), float(b)) for name, (a, b) in zip(hits.names, lines, strict=True)},
+        top_k=told.options["top_k"],
+        measured=measured,
+    )
+    return fitted, out_of_fold
+
+
+def _table(url: str, name: str, columns: list[str], recordings: list[str] | None = None) -> pa.Table:
     """Columns of one of a run's tables; of some recordings alone where they are given."""
     import pyarrow.dataset as ds
-
-    from songsight.store import urls
 
     filesystem, root = urls.arrow_filesystem(urls.join(url, name))
     rows = ds.field("recording").isin(recordings) if recordings is not None else None
     return ds.dataset(root, filesystem=filesystem, format="parquet").to_table(columns, filter=rows)
 
 
-def _names(url: str | None, hits: Any) -> dict[str, str]:
+def _names(url: str | None, hits: pa.Table) -> dict[str, str]:
     """Labels in lower case to scientific names: those, common names, and what `--names` adds."""
     from songsight.store import tables
 
@@ -153,14 +226,10 @@ def _names(url: str | None, hits: Any) -> dict[str, str]:
 
 def _picture(before_N: np.ndarray, after_N: np.ndarray, right_N: np.ndarray) -> bytes:
     """The reliability diagram, PNG: how often hits of a probability are right, before and after."""
-    import io
-
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-
-    from inference.match import calibration
 
     figure, (curve, counts) = pyplot.subplots(
         2, 1, figsize=(6, 7), sharex=True, height_ratios=[3, 1], layout="constrained"
@@ -184,7 +253,7 @@ def _picture(before_N: np.ndarray, after_N: np.ndarray, right_N: np.ndarray) -> 
     return sink.getvalue()
 
 
-def _say(options: Options, picture_url: str, measured: dict[str, Any]) -> None:
+def _say(out: str, picture_url: str, measured: dict[str, Any]) -> None:
     print(f"{measured['hits']} hits in {measured['recordings']} labelled recordings, {measured['right']} of them right")
     print()
     print("| held-out recordings | Brier score | calibration error |")
@@ -196,7 +265,7 @@ def _say(options: Options, picture_url: str, measured: dict[str, Any]) -> None:
     print(f"| the share that is right, for all | {measured['brier_of_the_mean']:.4f} | |")
     print(f"| calibrated | {measured['brier']:.4f} | {measured['calibration_error']:.4f} |")
     print()
-    print(f"calibration: {options.out}; picture: {picture_url}")
+    print(f"calibration: {out}; picture: {picture_url}")
 
 
 if __name__ == "__main__":

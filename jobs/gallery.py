@@ -9,10 +9,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from jobs.shared import cluster, progress, tracking
 from jobs.shared import options as opts
 from songsight.errors import UserError
+from songsight.store import checkpoints, urls
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from songsight.models.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -35,30 +43,14 @@ class Options:
 
 def main(options: Options) -> None:
     """Embeds the photographs and writes the gallery."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from inference.match import gallery
-    from jobs.shared import cluster, progress, tracking
-    from songsight.models import teacher
-    from songsight.store import checkpoints, tables, urls
-
     opts.require_positive(actors=options.actors)
-    images = tables.read_table(options.images, "--images", ("path", "scientific_name"), tables.IMAGES)
-    if options.split is not None:
-        images = images.filter(pc.equal(images["split"], options.split))
-        if not len(images):
-            raise UserError(f"--split {options.split}: no photograph of {options.images} has it")
-    if images["scientific_name"].null_count or images["path"].null_count:
-        raise UserError(f"--images: {options.images} has rows without scientific_name or path")
-    if images["image_id"].null_count:
-        column = images.schema.get_field_index("image_id")
-        ids = pc.coalesce(images["image_id"], images["path"])
-        images = images.set_column(column, "image_id", ids)
+    from inference.match import gallery
+    from songsight.models import teacher
+    from songsight.store import tables
+
+    images = _images(options.images, options.split)
     urls.require_writable(options.out, "--out")
     taught_by = teacher.load(options.teacher, options.image_resize)
-    text_rows = gallery.species_of(images)
-
     cluster.connect()
     fingerprints = {"images": tables.fingerprint(images), "teacher": taught_by.fingerprint}
     with tracking.run("gallery", opts.as_dict(options), fingerprints) as run:
@@ -66,49 +58,91 @@ def main(options: Options) -> None:
 
         bar = progress.Progress("photographs", len(images))
         gpus_each = min(1, cluster.gpus())
+        actors = options.actors or cluster.slots(gpus_each)
         done, quarantine = gallery.build(
-            images,
-            options.images,
-            options.teacher,
-            options.image_resize,
-            options.actors or cluster.slots(gpus_each),
-            gpus_each,
-            bar.update,
+            images, options.images, options.teacher, options.image_resize, actors, gpus_each, bar.update
         )
         bar.close()
-        if not len(done):
-            first = quarantine.to_pylist()[0]
-            raise UserError(
-                f"--images: none of the {len(images)} photographs of {options.images} can be read; the first, "
-                f"{first['path']}: {first['reason']} {first['detail']}"
-            )
-        known = set(done["scientific_name"].to_pylist())
-        text_rows = text_rows.filter(pa.array([name in known for name in text_rows["scientific_name"].to_pylist()]))
-        name_vectors = taught_by.embed_texts(text_rows["text"].to_pylist())
-        info = {
-            "teacher": checkpoints.portable(options.teacher, "--teacher"),
-            "teacher_fingerprint": taught_by.fingerprint,
-            "width": taught_by.width,
-            "image_resize": taught_by.image_resize,
-            "text_type": gallery.SPECIES_TEXT_TYPE,
-            "images": len(done),
-            "species": len(text_rows),
-            "quarantined": len(quarantine),
-            "images_fingerprint": fingerprints["images"],
-            "mlflow_run": run.info.run_id,
-        }
-        tables.write_table(urls.join(options.out, "images.parquet"), done)
-        named = text_rows.append_column("embedding", gallery.vectors_column(name_vectors))
-        tables.write_table(urls.join(options.out, "species.parquet"), named)
-        tables.write_table(urls.join(options.out, "quarantine.parquet"), quarantine)
-        # Last: a gallery without this file is no gallery yet.
-        urls.write_bytes(urls.join(options.out, "gallery.json"), json.dumps(info, indent=2).encode())
+        _require_some(done, quarantine, options.images)
+        species = _shown(gallery.species_of(images), done)
+        vectors = taught_by.embed_texts(species["text"].to_pylist())
+        counts: dict[str, float] = {"images": len(done), "species": len(species), "quarantined": len(quarantine)}
+        info = _info(options.teacher, taught_by) | counts
+        info |= {"images_fingerprint": fingerprints["images"], "mlflow_run": run.info.run_id}
+        _write(options.out, done, species, vectors, quarantine, info)
         mlflow.log_dict(info, "gallery.json")
-        mlflow.log_metrics({"images": len(done), "species": len(text_rows), "quarantined": len(quarantine)})
+        mlflow.log_metrics(counts)
     print(
-        f"gallery: {options.out}: {len(done)} photographs of {len(text_rows)} species "
+        f"gallery: {options.out}: {len(done)} photographs of {len(species)} species "
         f"({len(images)} listed = {len(done)} embedded + {len(quarantine)} quarantined)"
     )
+
+
+def _images(url: str, split: str | None) -> pa.Table:
+    """The photographs of an images table, each with an id.
+
+    Raises:
+        UserError: none of them is of the split, or one lacks its path or species.
+    """
+    import pyarrow.compute as pc
+
+    from songsight.store import tables
+
+    images = tables.read_table(url, "--images", ("path", "scientific_name"), tables.IMAGES)
+    if split is not None:
+        images = images.filter(pc.equal(images["split"], split))
+        if not len(images):
+            raise UserError(f"--split {split}: no photograph of {url} has it")
+    if images["scientific_name"].null_count or images["path"].null_count:
+        raise UserError(f"--images: {url} has rows without scientific_name or path")
+    if images["image_id"].null_count:
+        column = images.schema.get_field_index("image_id")
+        images = images.set_column(column, "image_id", pc.coalesce(images["image_id"], images["path"]))
+    return images
+
+
+def _require_some(done: pa.Table, quarantine: pa.Table, url: str) -> None:
+    """Raises UserError where none of the photographs could be read."""
+    if len(done):
+        return
+    first = quarantine.slice(0, 1).to_pylist()[0]
+    raise UserError(
+        f"--images: none of the {len(quarantine)} photographs of {url} can be read; the first, "
+        f"{first['path']}: {first['reason']} {first['detail']}"
+    )
+
+
+def _shown(species: pa.Table, done: pa.Table) -> pa.Table:
+    """The species that have a photograph left."""
+    import pyarrow.compute as pc
+
+    return species.filter(pc.is_in(species["scientific_name"], pc.unique(done["scientific_name"])))
+
+
+def _info(teacher: str, taught_by: Teacher) -> dict[str, Any]:
+    """What `gallery.json` says of the teacher."""
+    from inference.match import gallery
+
+    return {
+        "teacher": checkpoints.portable(teacher, "--teacher"),
+        "teacher_fingerprint": taught_by.fingerprint,
+        "width": taught_by.width,
+        "image_resize": taught_by.image_resize,
+        "text_type": gallery.SPECIES_TEXT_TYPE,
+    }
+
+
+def _write(
+    out: str, images: pa.Table, species: pa.Table, vectors: np.ndarray, quarantine: pa.Table, info: dict[str, Any]
+) -> None:
+    """Writes the gallery, `gallery.json` last: without it it is no gallery yet."""
+    from inference.match import gallery
+    from songsight.store import tables
+
+    named = species.append_column("embedding", gallery.vectors_column(vectors))
+    for name, table in (("images", images), ("species", named), ("quarantine", quarantine)):
+        tables.write_table(urls.join(out, f"{name}.parquet"), table)
+    urls.write_bytes(urls.join(out, "gallery.json"), json.dumps(info, indent=2).encode())
 
 
 if __name__ == "__main__":

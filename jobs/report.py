@@ -41,7 +41,7 @@ def main(options: Options) -> None:
     from inference.report import page as report
 
     annotated = report.read(options.annotated)
-    shown = gallery.read(options.gallery or annotated.record["gallery"])
+    shown = gallery.read(options.gallery or annotated.record.gallery)
     evaluation = None
     if options.evaluation:
         if not urls.exists(options.evaluation):

@@ -12,16 +12,15 @@ and each step leaves the same when it is repeated, so that publishing can be kil
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from inference.annotate import accounting, record
 from inference.annotate.ledger import Ledger, read_parquet
+from inference.annotate.record import Record
 from inference.archive import sites
 from inference.match import embeddings
 from songsight import pool
@@ -41,14 +40,14 @@ ORDER = [("recording", "ascending"), ("start_s", "ascending"), ("rank", "ascendi
 Group = tuple[list[tuple[str, str]], list[list[str]]]
 
 
-def earlier(ledger: Ledger) -> tuple[dict[str, Any] | None, pa.Table]:
+def earlier(ledger: Ledger) -> tuple[Record | None, pa.Table]:
     """What an earlier run completed: its `run.json`, None where none ever ended, and its `tables.RECORDINGS_SEEN`.
 
     While tables change `run.json` is away and the ledger keeps both as they were.
     """
     if found := record.read(ledger.out):
         return found, persistently(lambda: read_parquet(recordings_url(ledger)))
-    found = record.parse(urls.join(ledger.url, "before.json"), "--out")
+    found = record.read_file(urls.join(ledger.url, "before.json"), "--out")
     recordings = ledger.kept("before")
     if found is None or recordings is None:
         return None, tables.RECORDINGS_SEEN.empty_table()
@@ -60,7 +59,7 @@ def withdraw(ledger: Ledger) -> None:
     url = record.url_of(ledger.out)
     if found := record.read(ledger.out):
         ledger.keep("before", persistently(lambda: read_parquet(recordings_url(ledger))))
-        text = json.dumps(found).encode()
+        text = found.as_bytes()
         persistently(lambda: urls.write_bytes(urls.join(ledger.url, "before.json"), text))
         persistently(lambda: urls.remove_file(url))
 

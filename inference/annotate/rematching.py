@@ -66,7 +66,7 @@ class Rematcher(Annotator):
 
     def _decode(self, spans: Sequence[Span], tries: Tries, facts: dict[str, dict[str, Any]]) -> Iterator[_Window | End]:
         """The windows that were kept, with their vectors where a window has samples."""
-        least_s = self.source.record["window_s"] - 1e-6
+        least_s = self.source.record.window_s - 1e-6
         columns = [self.rows[name].to_pylist() for name in ("recording", "start_s", "end_s")]
         for path, start_s, end_s, vector in zip(*columns, embeddings.vectors(self.rows, self.width), strict=True):
             yield _Window(path, start_s, end_s, end_s - start_s < least_s, vector)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from inference.annotate import record
 from inference.annotate.ledger import read_parquet
+from inference.annotate.record import Record
 from inference.archive import listing
 from songsight.errors import UserError
 from songsight.reasons import RETRIED
@@ -42,7 +43,7 @@ def stamp(options: dict[str, Any], archive: str) -> str:
     return hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
 
 
-def is_done(out: str, mark: str, archive: str | None = None) -> dict[str, Any] | None:
+def is_done(out: str, mark: str, archive: str | None = None) -> Record | None:
     """The `run.json` in `out` if it has this stamp, and what could not be reached then cannot be reached now either.
 
     Args:
@@ -51,12 +52,12 @@ def is_done(out: str, mark: str, archive: str | None = None) -> dict[str, Any] |
         archive: URL of the recordings, where some may have to be tried again.
     """
     found = record.read(out)
-    if not mark or found is None or found.get("stamp") != mark:
+    if not mark or found is None or found.stamp != mark:
         return None
     if persistently(lambda: urls.exists(urls.join(out, ".state"))):
         return None  # killed at its very end
-    if archive is not None and found.get("to_retry"):
-        url = urls.join(out, "recordings", f"{found['run_id']}.parquet")
+    if archive is not None and found.to_retry:
+        url = urls.join(out, "recordings", f"{found.run_id}.parquet")
         seen = persistently(lambda: read_parquet(url, ["path", "reason"]))
         paths = seen["path"].filter(pc.is_in(seen["reason"], pa.array(RETRIED)))
         if any(listing.readable(archive, paths.to_pylist())):

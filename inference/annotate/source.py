@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inference.annotate import record
+from inference.annotate.record import Record
 from songsight.errors import UserError
 from songsight.store import urls
 
@@ -30,16 +31,16 @@ class Source:
     """
 
     url: str
-    record: dict[str, Any]
+    record: Record
 
     @property
     def encoder(self) -> dict[str, Any]:
         """What the record says of the model: `model`, `width`, `method`, `teacher_fingerprint`, `temperature`."""
-        return self.record["encoder"]
+        return self.record.encoder
 
     def mark(self) -> str:
         """A hash of the record, another one each time that the run's tables have changed."""
-        return hashlib.sha256(json.dumps(self.record, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.record.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def table(self, name: str) -> pa.Table:
         """One of its tables, such as `recordings`."""
@@ -56,7 +57,7 @@ def read(url: str, option: str = "--from-embeddings") -> Source:
         UserError: there is no finished run at the URL, or it kept no embeddings.
     """
     found = record.finished(url, option, ())
-    if found.get("embeddings", "none") == "none":
+    if found.embeddings == "none":
         raise UserError(f"{option} {url}: this run kept no embeddings; annotate the archive with --embeddings once")
     return Source(urls.absolute(url), record.finished(url, option, _NEEDED))
 

@@ -34,8 +34,7 @@ class Calibration:
     """A fitted map.
 
     Attributes:
-        made_with: what decides a score, see `jobs.annotating.species.scored_with`: another run's scores mean another
-            thing.
+        made_with: what decides a score, see `record.Record.scored_with`: another run's scores mean another thing.
         pooled: a and b of all species, for those that are not in `species`.
         species: a and b by scientific name.
         top_k: of the run that it was fitted to.

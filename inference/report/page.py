@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 import soundfile
 
 from inference.annotate import publish, record
+from inference.annotate.record import Record
 from inference.match.gallery import Gallery
 from songsight.audio.reader import AudioError, open_audio, read_mono
 from songsight.store import urls
@@ -41,7 +42,7 @@ class Annotated:
     """
 
     url: str
-    record: dict[str, Any]
+    record: Record
     hits: pa.Table
     quarantine: pa.Table
     recordings: pa.Table
@@ -168,7 +169,7 @@ def page(
         zip(annotated.recordings["path"].to_pylist(), annotated.recordings["sample_rate_hz"].to_pylist(), strict=True)
     )
     shown = best_hits(annotated.hits, per_species, most_species)
-    archive = annotated.record["archive"]
+    archive = annotated.record.archive
     with ThreadPoolExecutor() as pool:
         drawn = pool.map(
             lambda hit: _card(hit, archive, rates[hit["recording"]], thumbnails, credits),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 from inference.annotate import record
 from inference.annotate.ledger import Ledger
+from inference.annotate.record import Record
+from jobs.annotating.options import Command
 from jobs.shared import options as opts
 from jobs.shared import tracking
 from songsight.reasons import one_line
@@ -29,13 +31,13 @@ class Ending:
         self.complete = False
         self._state = state
 
-    def conclude(self, told: dict[str, Any]) -> None:
+    def conclude(self, told: Record) -> None:
         """Merges detections, writes `run.json`, removes the state and logs the run's figures.
 
         Args:
             told: what `run.json` is to say.
         """
-        write(self._state, told)
+        told = write(self._state, told)
         self._state.remove()
         self.complete = True
         _log(told)
@@ -46,6 +48,11 @@ def logged(state: Ledger, options: dict[str, Any], fingerprints: dict[str, str])
     """An MLflow run around the work on a state: of the next start too, if this one is stopped.
 
     Once the results are complete a store that fails costs the run's log, which a line says, and not the job.
+
+    Args:
+        state: of the run.
+        options: of the command, by name.
+        fingerprints: hashes of what goes in.
     """
     ending = None
     try:
@@ -60,54 +67,53 @@ def logged(state: Ledger, options: dict[str, Any], fingerprints: dict[str, str])
         opts.note(f"the results are complete, but MLflow did not take their figures: {one_line(str(error))}")
 
 
-def again(state: Ledger, options: dict[str, Any], told: dict[str, Any], mark: str) -> None:
-    """What is left to do for a run that is finished: other detections, its log, and the mark of this command.
+def again(state: Ledger, command: Command, told: Record, stamp: str) -> None:
+    """What is left to do for a run that is finished: other detections, its log, and the stamp of this command.
 
     Args:
         state: of the run.
-        options: of the command.
-        told: the run's `run.json`.
-        mark: see `rerun.stamp`.
+        command: that found it finished.
+        told: what `run.json` says.
+        stamp: see `rerun.stamp`.
     """
-    gap_s = options["merge_gap_s"]
-    before_s = told["options"].get("merge_gap_s")
-    if gap_s != before_s:
-        told = told | {"options": told["options"] | {"merge_gap_s": gap_s}, "stamp": mark}
-        write(state, told)
+    gap_s = command.options["merge_gap_s"]
+    if gap_s != told.options.get("merge_gap_s"):
+        merged = told.options | {"merge_gap_s": gap_s}
+        told = write(state, dataclasses.replace(told, options=merged, stamp=stamp))
         made = (
-            "no detections"
-            if gap_s is None
-            else f"{told['detections']} detections, merged with --merge-gap-s {gap_s:g}"
+            "no detections" if gap_s is None else f"{told.detections} detections, merged with --merge-gap-s {gap_s:g}"
         )
         print(f"{made}; hits are as they were")
-    elif told.get("stamp") != mark:
+    elif told.stamp != stamp:
         # For the next time. A folder that may only be read is asked closely each time.
         with contextlib.suppress(OSError):
-            urls.write_bytes(record.url_of(state.out), _text(told | {"stamp": mark}))
+            urls.write_bytes(record.url_of(state.out), dataclasses.replace(told, stamp=stamp).as_bytes())
     if _stopped(state):  # killed between `run.json` and the end
-        with logged(state, options, told["fingerprints"]) as ending:
+        with logged(state, command.options, told.fingerprints) as ending:
             ending.complete = True
             _log(told)
     if persistently(lambda: urls.exists(urls.join(state.out, ".state"))):
         state.remove()
 
 
-def write(state: Ledger, told: dict[str, Any]) -> None:
-    """Writes detections as `--merge-gap-s` asks for them, then `run.json`, which says that the tables are complete."""
-    gap_s = told["options"]["merge_gap_s"]
+def write(state: Ledger, told: Record) -> Record:
+    """Writes detections as `--merge-gap-s` asks for them, then `run.json`, which says that the tables are complete.
+
+    Returns:
+        The record, with the number of detections.
+    """
+    gap_s = told.options["merge_gap_s"]
     target = urls.join(state.out, "detections", f"{state.run_id}.parquet")
-    told.pop("detections", None)
+    merged = None
     if gap_s is None:
         persistently(lambda: urls.remove_file(target))
     else:
         from inference.annotate import detections  # imports DuckDB
 
-        told["detections"] = persistently(lambda: detections.write(urls.join(state.out, "hits"), target, gap_s))
-    persistently(lambda: urls.write_bytes(record.url_of(state.out), _text(told)))
-
-
-def _text(told: dict[str, Any]) -> bytes:
-    return json.dumps(told, indent=2).encode()
+        merged = persistently(lambda: detections.write(urls.join(state.out, "hits"), target, gap_s))
+    told = dataclasses.replace(told, detections=merged)
+    persistently(lambda: urls.write_bytes(record.url_of(state.out), told.as_bytes()))
+    return told
 
 
 def _url(state: Ledger) -> str:
@@ -121,9 +127,9 @@ def _stopped(state: Ledger) -> str | None:
     return persistently(lambda: urls.read_bytes(_url(state))).decode()
 
 
-def _log(told: dict[str, Any]) -> None:
+def _log(told: Record) -> None:
     import mlflow
 
-    numbers = {key: value for key, value in told.items() if isinstance(value, int | float)}
-    mlflow.log_metrics({key: float(value) for key, value in numbers.items()})
-    mlflow.log_dict(told, "run.json")
+    said = told.as_dict()
+    mlflow.log_metrics({key: float(value) for key, value in said.items() if isinstance(value, int | float)})
+    mlflow.log_dict(said, "run.json")

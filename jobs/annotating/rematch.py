@@ -1,4 +1,4 @@
-"""`songsight annotate --from-embeddings`: an earlier run's windows against another gallery, species list or score.
+"""Matching an earlier run's windows again, with another gallery, species list or score (`--from-embeddings`).
 
 Nothing is decoded, and the model is not loaded: site, clock and fate of each recording are the earlier run's. When that
 run has grown since, the same command matches what is new in it.
@@ -9,263 +9,242 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from jobs import annotate
-from jobs.annotating import identity
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from inference.annotate import ledger, source
+from inference.annotate.ledger import Ledger, Outcomes
+from inference.annotate.record import Record
+from inference.annotate.source import Source
+from inference.match import embeddings
+from inference.match.embeddings import Group
+from jobs.annotating import say
+from jobs.annotating.options import Command, Matching, Workers
+from jobs.annotating.steps import Earlier, Job, Made
+from jobs.shared import cluster, progress
 from jobs.shared import options as opts
-from songsight.errors import UserError
+from songsight import pool
+from songsight.store import urls
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from inference.annotate.annotator import Settings
-    from inference.annotate.ledger import Outcomes
-    from inference.annotate.source import Source
-    from inference.match.embeddings import Group
+    from jobs.annotating.inputs import Inputs
 
-DECIDED = ("archive", "model", "window_s", "hop_s", "timezone", "site")
-"""Options that the earlier run has decided."""
-IDLE = ("precision", "batch_size", "gpus_per_actor")
-"""Options of an encoder, which has no part in it."""
-INHERITED = (
-    *("archive", "files_found", "annotated", "quarantined", "partial", "skipped", "gone", "to_retry", "hours"),
-    *("window_s", "hop_s", "encoder"),
-)
-"""What `run.json` says of the recordings and windows, which are the earlier run's."""
 BATCH = 128
 
 
-def main(options: annotate.Options) -> None:
-    """Matches kept windows and writes the tables of a run."""
-    begun_at = time.time()
-    _check(options)
-    assert options.from_embeddings is not None
-    from inference.annotate import rerun
-    from inference.annotate import source as sources
+@dataclass(frozen=True)
+class Work:
+    """What the matching actors are to do.
 
-    if not options.dry_run:
-        identity.require_new_or_writable(options.out)
-    source = sources.read(options.from_embeddings)
-    mark = rerun.stamp(opts.as_dict(options), source.mark())
-    if not options.dry_run and (done := rerun.is_done(options.out, mark)):
-        print(f"{options.out} already holds this run ({done['run_id']}): nothing to do")
-        return
-    import pyarrow as pa
+    Attributes:
+        state: of the run.
+        groups: row groups of the source.
+        todo: those to match.
+        changed: recordings whose earlier hits are void.
+        done: what earlier starts did of it.
+        begun: `time.monotonic()` when Ray was there.
+    """
 
-    from inference.annotate import accounting, ledger, publish, record
-    from inference.annotate.annotator import Settings
-    from inference.archive import spans
-    from inference.match import embeddings, gallery
-    from jobs.annotating import finalize
-    from jobs.annotating import species as naming
-    from jobs.shared import cluster, tracking
-    from songsight.models import clap as claps
-    from songsight.models import encoder as encoders
-    from songsight.store import urls
+    state: Ledger
+    groups: list[Group]
+    todo: list[Group]
+    changed: pa.Array
+    done: Outcomes
+    begun: float
 
-    encoder = source.encoder
-    shown = gallery.read(options.gallery, thumbnails=False)
-    names: naming.Names | None = None
-    species = None
-    if encoder["method"] == "zero-shot":
-        naming.check_zero_shot(options)
-        clap, text = claps.load(encoder["model"], option="--from-embeddings")
-        if encoders.fingerprint(clap) != source.record["fingerprints"]["model"]:
-            raise UserError(
-                f"--from-embeddings {options.from_embeddings}: {encoder['model']} is no longer the model that heard it"
-            )
-        names = naming.zero_shot(options.species_list, shown, text)
-    else:
-        shown.check_teacher(
-            encoder["width"], encoder["teacher_fingerprint"], "--gallery", f"the run at {options.from_embeddings}"
-        )
-        species = naming.of_gallery(options.species_list, shown) if options.species_list else None
-    windows = spans.Windows(source.record["window_s"], source.record["hop_s"])
-    fingerprints = {
-        "model": source.record["fingerprints"]["model"],
-        "gallery": shown.fingerprint(),
-        "embeddings": source.record["run_id"],
-    }
-    if names:
-        fingerprints["names"] = names.fingerprint()
-    naming.check_range(options, fingerprints)
-    coded = source.record["embeddings"] == "binary"
-    made_with = naming.scored_with(options, encoder, shown, fingerprints, "binary" if coded else "float")
-    calibrated = naming.calibrated(options, made_with, fingerprints)
-    run_id = identity.run_identity(options, windows, species, fingerprints)
-    state = ledger.Ledger(urls.absolute(options.out), run_id)
-    identity.refuse_another(options.out, state)
-    before, known = publish.earlier(state)
-    heard = source.table("recordings")
-    differing = sources.differing(heard, known)
-    complete = before is not None and record.read(options.out) is not None
-    if complete and before and before["source_round"] == source.record["round"] and not len(differing):
-        if not options.dry_run:
-            finalize.again(state, opts.as_dict(options), before, mark)
-        print(f"{options.out} already holds this run ({run_id}): nothing to do")
-        return
+    def left(self) -> list[Group]:
+        """The row groups that no earlier start has matched."""
+        names = set(self.done.files["unit"].to_pylist())
+        return [group for group in self.todo if name_of(group) not in names]
 
-    groups = embeddings.groups(urls.join(source.url, "embeddings"))
-    todo, changed = _todo(groups, differing, before, known)
-    finished = state.finished().of(pa.array([name_of(group) for group in todo], pa.string()))
-    if options.dry_run:
-        print(_plan(options, run_id, source, groups, todo, set(finished.files["unit"].to_pylist())))
-        return
-    urls.require_writable(options.out, "--out")
-    cluster.connect()
-    begin = time.monotonic()
-    with finalize.logged(state, opts.as_dict(options), fingerprints) as ending:
-        settings = Settings(
+
+@dataclass(frozen=True)
+class Rematched(Made):
+    """What the matching actors made.
+
+    Attributes:
+        source: the run that kept the windows.
+        named: as `--from-embeddings` gave it.
+        all_windows: that are kept.
+        windows: that were matched now.
+    """
+
+    source: Source
+    named: str
+    all_windows: int
+    windows: int
+
+    def figures(self, run_id: str, elapsed_s: float) -> Record:
+        """What the source's record says of its recordings, with this run's hits and pace."""
+        source = self.source.record
+        return dataclasses.replace(
+            source,
             run_id=run_id,
-            archive=source.record["archive"],
-            out=urls.absolute(options.out),
-            model=encoder["model"],
-            gallery=urls.absolute(options.gallery),
-            windows=windows,
-            top_k=options.top_k,
-            min_score=options.min_score,
-            species=species,
-            batch_size=BATCH,
-            device="cpu",
-            threads=1,
-            scoring=annotate.scoring(options, encoder, names.keep(options.out, run_id) if names else None, calibrated),
+            from_embeddings=self.source.url,
+            source_round=source.round,
+            windows=self.all_windows,
+            hits=pc.sum(self.recordings["hits"]).as_py() or 0,
+            elapsed_s=elapsed_s,
+            audio_hours_per_hour=source.hours * 3600 / elapsed_s * self.windows / max(1, self.all_windows),
+            windows_per_s=self.windows / elapsed_s,
+            # No encoder was at work, whose pace this is.
+            first_window_s=None,
+            steady_windows_per_s=None,
+            steady_between=None,
+            embeddings="none",
+            codes=None,
+            more={},
         )
-        outcomes = _match(settings, source, finished, todo, opts.parse_range(options.actors, "--actors"))
-        recordings = sources.with_hits(heard, known, outcomes.files, changed)
-        round_number = (before["round"] if before else 0) + 1
-        with annotate.counting("hits filed") as filed:
-            publish.publish(state, recordings, outcomes.parts, round_number, changed, filed)
-        sums = accounting.totals(recordings, windows)
-        elapsed = time.monotonic() - begin
-        matched, now = (sum(group.rows for group in some) for some in (groups, todo))
-        told = {name: source.record.get(name) for name in INHERITED} | {
-            "run_id": run_id,
-            "round": round_number,
-            "mlflow_run": ending.mlflow_run,
-            "from_embeddings": source.url,
-            "source_round": source.record["round"],
-            "gallery": settings.gallery,
-            "windows": matched,
-            "hits": sums.hits,
-            "elapsed_s": elapsed,
-            "audio_hours_per_hour": source.record["hours"] * 3600 / elapsed * now / max(1, matched),
-            "windows_per_s": now / elapsed,
-            # No encoder was at work, whose pace and precision these are.
-            **dict.fromkeys(("first_window_s", "steady_windows_per_s", "steady_between", "precision", "codes")),
-            "begun_at": begun_at,
-            "scored_with": made_with,
-            "embeddings": "none",
-            "fingerprints": fingerprints,
-            "versions": tracking.versions(),
-            "options": opts.as_dict(options),
-            "stamp": mark,
-        }
-        ending.conclude(told)
-    print(
-        f"{told['hours']:.2f} h in {matched} kept windows, {now} of them matched, {sums.hits} hits in {elapsed:.0f} s; "
-        f"recordings and quarantine are those of {options.from_embeddings}"
-    )
-    print(f"results: {options.out}")
+
+    def say(self, out: str, told: Record) -> None:
+        """Prints what came of it."""
+        say.rematched(out, told, self.named, self.windows)
 
 
-def _check(options: annotate.Options) -> None:
-    for name in DECIDED:
-        if getattr(options, name) is not None:
-            raise UserError(f"{opts.flag(name)}: with --from-embeddings the earlier run has decided it: leave it out")
-    usual = {field.name: field.default for field in dataclasses.fields(annotate.Options)}
-    for name in IDLE:
-        if getattr(options, name) != usual[name]:
-            raise UserError(f"{opts.flag(name)}: with --from-embeddings no encoder is at work: leave it out")
-    if options.embeddings != "none":
-        raise UserError("--embeddings: with --from-embeddings they are kept already: leave it out")
+class Rematch(Job):
+    """Matches the windows of an earlier run again.
+
+    Args:
+        command: as it was given.
+        name: folder or URL of the run.
+        matching: what windows are matched with.
+        workers: how many work side by side.
+    """
+
+    def __init__(self, command: Command, name: str, matching: Matching, workers: Workers) -> None:
+        super().__init__(command)
+        self.name, self.matching, self.workers = name, matching, workers
+
+    def look(self) -> str:
+        """Reads what the run says of itself."""
+        self.source = source.read(self.name)
+        return self.source.mark()
+
+    def load(self) -> Inputs:
+        """Loads the gallery."""
+        from jobs.annotating import inputs  # imports torch
+
+        self.inputs = inputs.of_source(self.source, self.name, self.matching)
+        return self.inputs
+
+    def compare(self, earlier: Earlier) -> bool:
+        """Whether the run has grown, or was made anew."""
+        self.earlier = earlier
+        self.heard = self.source.table("recordings")
+        self.differing = source.differing(self.heard, earlier.recordings)
+        matched = earlier.record.source_round if earlier.record else None
+        return matched != self.source.record.round or bool(len(self.differing))
+
+    def plan(self, state: Ledger) -> None:
+        """Finds the row groups that are to be matched."""
+        groups = embeddings.groups(urls.join(self.source.url, "embeddings"))
+        todo, changed = _todo(groups, self.differing, self.earlier)
+        done = state.finished().of(pa.array([name_of(group) for group in todo], pa.string()))
+        if not self.command.dry_run:
+            cluster.connect()
+        self.work = Work(state, groups, todo, changed, done, time.monotonic())
+
+    def describe(self) -> str:
+        """The plan as `--dry-run` prints it."""
+        told, work = self.source.record, self.work
+        left = work.left()
+        all_rows, left_rows = _rows(work.groups), _rows(left)
+        lines = [
+            f"run {work.state.run_id}: {told.files_found} recordings of {self.name}, heard by "
+            f"{self.source.encoder['model']}",
+            f"  kept: {told.hours:.2f} h in {all_rows:,} windows of {told.window_s:g} s every {told.hop_s:g} s, "
+            f"as {told.embeddings}",
+        ]
+        if before := len(work.groups) - len(work.todo):
+            lines.append(f"  as before: {before} of {len(work.groups)} row groups, matched by an earlier run")
+        if done := len(work.todo) - len(left):
+            lines.append(f"  done: {done} row groups, by an earlier start")
+        hours = told.hours * left_rows / max(1, all_rows)
+        lines.append(
+            f"  left: {hours:.2f} h of sound, {left_rows:,} windows in {len(left)} row groups; nothing is decoded"
+            if left
+            else "  left: nothing to match"
+        )
+        return "\n".join(lines)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of what goes in, for MLflow."""
+        return self.inputs.fingerprints
+
+    def do(self) -> Rematched:
+        """Matches the row groups, and counts each recording's hits."""
+        work = self.work
+        settings = self.inputs.settings(work.state, self.source.record.archive, BATCH)
+        settings = self.inputs.with_names(settings, work.state)
+        outcomes = _match(settings, self.source, work, self.workers)
+        return Rematched(
+            recordings=source.with_hits(self.heard, self.earlier.recordings, outcomes.files, work.changed),
+            hits=outcomes.parts,
+            embeddings=None,
+            replaced=work.changed,
+            begun=work.begun,
+            source=self.source,
+            named=self.name,
+            all_windows=_rows(work.groups),
+            windows=_rows(work.todo),
+        )
 
 
 def name_of(group: Group) -> str:
     """The name of a row group's unit of work."""
-    from inference.annotate import rematching
+    from inference.annotate import rematching  # imports torch
 
     return rematching.name_of(group)
 
 
-def _todo(
-    groups: list[Group], differing: pa.Array, before: dict[str, Any] | None, known: pa.Table
-) -> tuple[list[Group], pa.Array]:
+def _rows(groups: list[Group]) -> int:
+    return sum(group.rows for group in groups)
+
+
+def _todo(groups: list[Group], differing: pa.Array, earlier: Earlier) -> tuple[list[Group], pa.Array]:
     """The row groups to match, and the recordings whose earlier hits are void.
 
     Args:
         groups: of the source, as it is now.
         differing: recordings of which it says other things than when it was matched before.
-        before: `run.json` of that matching; None where there was none.
-        known: its recordings.
+        earlier: that matching.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from inference.match import embeddings
-
-    if before is None:
+    matched = earlier.record.source_round if earlier.record else None
+    if matched is None:
         return groups, pa.array([], pa.string())
     # What the source has heard since lies in files of later rounds, and its rows of earlier ones were taken out.
-    later = [group for group in groups if group.round > before["source_round"]]
+    later = [group for group in groups if group.round > matched]
     heard = embeddings.recordings(later)
     gone = pc.invert(pc.is_in(differing, heard))
-    earlier = [group for group in groups if group.round <= before["source_round"]]
-    if pc.any(pc.is_in(differing.filter(gone), embeddings.recordings(earlier))).as_py():
+    before = [group for group in groups if group.round <= matched]
+    if pc.any(pc.is_in(differing.filter(gone), embeddings.recordings(before))).as_py():
         # The source was made anew rather than added to.
-        return groups, known["path"].combine_chunks()
+        return groups, earlier.recordings["path"].combine_chunks()
     return later, pc.unique(pa.chunked_array([differing, heard], pa.string()))
 
 
-def _plan(
-    options: annotate.Options, run_id: str, source: Source, groups: list[Group], todo: list[Group], done: set[str]
-) -> str:
-    """What `--dry-run` prints."""
-    left = [group for group in todo if name_of(group) not in done]
-    all_rows, left_rows = (sum(group.rows for group in some) for some in (groups, left))
-    hours = source.record["hours"]
-    lines = [
-        f"run {run_id}: {source.record['files_found']} recordings of {options.from_embeddings}, heard by "
-        f"{source.encoder['model']}",
-        f"  kept: {hours:.2f} h in {all_rows:,} windows of {source.record['window_s']:g} s every "
-        f"{source.record['hop_s']:g} s, as {source.record['embeddings']}",
-    ]
-    if len(todo) < len(groups):
-        lines.append(f"  as before: {len(groups) - len(todo)} of {len(groups)} row groups, matched by an earlier run")
-    if done:
-        lines.append(f"  done: {len(done)} row groups, by an earlier start")
-    share = left_rows / max(1, all_rows)
-    lines.append(
-        f"  left: {hours * share:.2f} h of sound, {left_rows:,} windows in {len(left)} row groups; nothing is decoded"
-        if left
-        else "  left: nothing to match"
-    )
-    return "\n".join(lines)
-
-
-def _match(
-    settings: Settings, source: Source, finished: Outcomes, groups: list[Group], actors: tuple[int, int] | None
-) -> Outcomes:
+def _match(settings: Settings, source: Source, work: Work, workers: Workers) -> Outcomes:
     """Runs the matching actors over the row groups that are not finished."""
-    from inference.annotate import ledger, rematching
-    from jobs.shared import cluster, progress
-    from songsight import pool
+    from inference.annotate import rematching  # imports torch
 
-    names = set(finished.files["unit"].to_pylist())
-    todo = [group for group in groups if rematching.name_of(group) not in names]
-    if names:
-        opts.note(f"{len(groups) - len(todo)} of {len(groups)} row groups were matched by an earlier start")
+    todo = work.left()
+    if done := len(work.todo) - len(todo):
+        opts.note(f"{done} of {len(work.todo)} row groups were matched by an earlier start")
     gathering = ledger.Gathering()
     if todo:
-        _, most = actors or (cluster.slots(0),) * 2
-        rows = {rematching.name_of(group): group.rows for group in todo}
+        _, most = workers.actors or (cluster.slots(0),) * 2
+        rows = {name_of(group): group.rows for group in todo}
         bar = progress.Progress("windows", sum(rows.values()))
-        done = 0
+        matched = 0
         arguments = {"settings": settings, "source": source}
         texts = map(rematching.encode_group, todo)
         for text, _ in pool.actors(rematching.Rematcher, arguments, texts, most, opts.note, num_cpus=1):
             gathering.add(text)
-            done += rows[json.loads(text)["unit"]]
-            bar.update(done)
+            matched += rows[json.loads(text)["unit"]]
+            bar.update(matched)
         bar.close()
-    return finished + gathering.outcomes()
+    return work.done + gathering.outcomes()

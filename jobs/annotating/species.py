@@ -6,13 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from inference.match import zero_shot as texts
 from jobs.shared import options as opts
 from songsight.errors import UserError
+from songsight.store import tables, urls
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from inference.match.calibration import Calibration
+    from inference.annotate.ledger import Ledger
     from inference.match.gallery import Gallery
     from songsight.models.clap import TextTower
 
@@ -35,20 +37,35 @@ class Names:
         digest.update(self.vectors_SD.tobytes())
         return digest.hexdigest()[:16]
 
-    def keep(self, out: str, run_id: str) -> str:
+    def keep(self, state: Ledger) -> str:
         """Writes them where a run's annotators find them, and returns the URL."""
-        from inference.match import zero_shot
-        from songsight.store import tables, urls
-
-        url = urls.join(urls.absolute(out), ".state", run_id, "names.parquet")
-        tables.write_table(url, zero_shot.names_table(self.species, self.vectors_SD))
+        url = urls.join(state.url, "names.parquet")
+        tables.write_table(url, texts.names_table(self.species, self.vectors_SD))
         return url
 
 
-def check_zero_shot(options: Any) -> None:
-    """Raises UserError where an option does not go with an untouched ClapModel."""
-    if options.score != "max":
-        raise UserError(f"--score {options.score}: an untouched ClapModel scores by its texts; leave it out")
+def choose(
+    path: str | None, shown: Gallery, encoder: dict[str, Any], text: TextTower | None, whose: str
+) -> tuple[Names | None, tuple[str, ...] | None]:
+    """The species that may be hit, once the gallery is known to fit the model.
+
+    Args:
+        path: `--species-list`.
+        shown: the gallery.
+        encoder: what `run.json` says of the model.
+        text: of an untouched ClapModel, whose own texts name the species; None for a distilled model.
+        whose: what the gallery has to fit, for the error line.
+
+    Returns:
+        (names of an untouched ClapModel, else None; a distilled model's scientific names, None for all of the gallery).
+
+    Raises:
+        UserError: the gallery is another teacher's, or the list cannot be used.
+    """
+    if text is not None:
+        return zero_shot(path, shown, text), None
+    shown.check_teacher(encoder["width"], encoder["teacher_fingerprint"], "--gallery", whose)
+    return None, of_gallery(path, shown) if path else None
 
 
 def zero_shot(path: str | None, shown: Gallery, text: TextTower) -> Names:
@@ -66,8 +83,7 @@ def zero_shot(path: str | None, shown: Gallery, text: TextTower) -> Names:
         if not listed:
             raise UserError(f"--species-list {path}: names no species")
         species = {name: said or common.get(name) for name, said in listed.items()}
-        if missing := sorted(set(listed) - set(shown.species)):
-            opts.note(f"{len(missing)} of {len(listed)} listed species have no photograph, such as {missing[0]}")
+        _note_unseen(listed, shown)
     ordered = sorted(species.items())
     return Names(ordered, text.names(ordered))
 
@@ -78,14 +94,17 @@ def of_gallery(path: str, shown: Gallery) -> tuple[str, ...]:
     Raises:
         UserError: no such file, or none of its species is in the gallery.
     """
-    wanted = read_list(path)
-    known = set(shown.species)
-    found = tuple(sorted(name for name in wanted if name in known))
+    listed = read_list(path)
+    found = tuple(sorted(listed.keys() & set(shown.species)))
     if not found:
-        raise UserError(f"--species-list {path}: none of its {len(wanted)} names is a species of the gallery")
-    if missing := sorted(set(wanted) - known):
-        opts.note(f"{len(missing)} of {len(wanted)} listed species have no photograph, such as {missing[0]}")
+        raise UserError(f"--species-list {path}: none of its {len(listed)} names is a species of the gallery")
+    _note_unseen(listed, shown)
     return found
+
+
+def _note_unseen(listed: dict[str, str | None], shown: Gallery) -> None:
+    if missing := sorted(set(listed) - set(shown.species)):
+        opts.note(f"{len(missing)} of {len(listed)} listed species have no photograph, such as {missing[0]}")
 
 
 def read_list(path: str) -> dict[str, str | None]:
@@ -94,8 +113,6 @@ def read_list(path: str) -> dict[str, str | None]:
     Raises:
         UserError: no such file.
     """
-    from songsight.store import urls
-
     if not urls.exists(path):
         raise UserError(f"--species-list: no such file: {path}")
     listed: dict[str, str | None] = {}
@@ -104,89 +121,3 @@ def read_list(path: str) -> dict[str, str | None]:
             name, _, common = line.partition("_")
             listed.setdefault(name.strip(), common.strip() or None)
     return listed
-
-
-def scored_with(
-    options: Any, encoder: dict[str, Any], shown: Gallery, fingerprints: dict[str, str], vectors: str = "float"
-) -> dict[str, Any]:
-    """What decides a hit's score: scores of runs that differ in it mean different things.
-
-    Args:
-        options: of `songsight annotate`.
-        encoder: see `describe`.
-        shown: the gallery.
-        fingerprints: of the run.
-        vectors: `binary` where hits are matched from sign codes.
-    """
-    zero_shot = encoder["method"] == "zero-shot"
-    return {
-        "model": fingerprints["model"],
-        "gallery": shown.scoring_fingerprint,
-        "names": fingerprints.get("names"),
-        "score": options.score,
-        "bridge": 0.0 if zero_shot else options.bridge,
-        "vectors": vectors,
-        "range": fingerprints.get("range"),
-    }
-
-
-def check_range(options: Any, fingerprints: dict[str, str]) -> None:
-    """Checks `--range` before anything is written; its hash goes among the fingerprints.
-
-    Raises:
-        UserError: the table cannot be used, or none of its cells holds `--latitude` and `--longitude`.
-    """
-    if options.range is None:
-        return
-    from inference.match.ranges import Ranges
-    from songsight.store import urls
-
-    ranges = Ranges(options.range, ())
-    if options.latitude is not None and ranges.cell(options.latitude, options.longitude) is None:
-        raise UserError(
-            f"--range {options.range}: no cell holds --latitude {options.latitude:g} --longitude {options.longitude:g}"
-        )
-    fingerprints["range"] = hashlib.sha256(urls.read_bytes(options.range)).hexdigest()[:16]
-
-
-def calibrated(options: Any, made_with: dict[str, Any], fingerprints: dict[str, str]) -> Calibration | None:
-    """The run's calibration, its hash among the fingerprints; None without.
-
-    Raises:
-        UserError: there is none at `--calibration`, or it was fitted to other scores.
-    """
-    if options.calibration is None:
-        return None
-    from inference.match import calibration
-    from songsight.store import urls
-
-    found = calibration.read(options.calibration)
-    found.check(made_with)
-    if found.top_k < options.top_k:
-        opts.note(
-            f"--calibration: was fitted to each window's {found.top_k} best species; of the {options.top_k} asked for "
-            "the further ones may be less probable than it says"
-        )
-    fingerprints["calibration"] = hashlib.sha256(urls.read_bytes(options.calibration)).hexdigest()[:16]
-    return found
-
-
-def describe(model: Any, name: str) -> dict[str, Any]:
-    """What `run.json` says of a model: name, width, method, the teacher's fingerprint, temperature."""
-    from songsight.models.student import Student
-
-    if isinstance(model, Student):
-        return {
-            "model": name,
-            "method": "distilled",
-            "width": model.config.embedding_width,
-            "teacher_fingerprint": model.config.teacher_fingerprint,
-            "temperature": model.log_scale.neg().exp().item(),
-        }
-    return {
-        "model": name,
-        "method": "zero-shot",
-        "width": model.width,
-        "teacher_fingerprint": None,
-        "temperature": model.temperature,
-    }

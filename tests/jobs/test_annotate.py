@@ -12,7 +12,7 @@ import pytest
 from inference.annotate import publish
 from jobs import annotate, cli
 from songsight.reasons import REASONS
-from songsight.store import tables
+from songsight.store import tables, urls
 from tests import checkpoints
 from tests.conftest import World
 
@@ -133,11 +133,9 @@ def test_a_stopped_run_goes_on_and_ends_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What a run leaves that is killed after some units: their hits and outcomes, no tables, no run.json."""
-    from inference.annotate import annotator
-
     out = tmp_path / "out"
     # A finished run removes its state: take it before it goes.
-    removed = annotator.storage.remove
+    removed = urls.remove
     state = tmp_path / "state"
 
     def keep_state(url: str) -> None:
@@ -145,11 +143,11 @@ def test_a_stopped_run_goes_on_and_ends_the_same(
             shutil.copytree(url, state)
         removed(url)
 
-    annotator.storage.remove = keep_state
+    urls.remove = keep_state
     try:
         first = run(world, gallery_dir, model_dir, out, min_score=-1.0, top_k=2, timezone="+02:00")
     finally:
-        annotator.storage.remove = removed
+        urls.remove = removed
     units = sorted(state.rglob("units/*.json"))
     assert len(units) > 1
     shutil.rmtree(out)
@@ -323,7 +321,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         assert not (tmp_path / "untouched.db").exists()
 
 
-ODD_AUDIO = Path(__file__).parents[1] / "inference" / "odd_audio.csv"
+ODD_AUDIO = Path(__file__).parents[1] / "inference" / "annotate" / "odd_audio.csv"
 
 
 def test_every_real_damaged_file_has_its_fate(

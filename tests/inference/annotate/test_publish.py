@@ -13,6 +13,7 @@ import pytest
 
 from inference.annotate import ledger, publish
 from inference.annotate.annotator import STAGED_HITS
+from inference.annotate.record import Record
 from inference.archive import inventory
 from songsight.store import tables, urls
 
@@ -74,7 +75,7 @@ def round_two(out: Path) -> None:
     """A recording is added, and one has changed."""
     state, outcomes = stage(out, LATER)
     before, known = publish.earlier(state)
-    assert before == {"run_id": "r", "round": 1}
+    assert before == Record(run_id="r", round=1)
     assert known["path"].to_pylist() == ["a/1.wav", "a/2.wav", "b/1.wav"]
     every = recordings("a/1.wav", "a/2.wav", "b/1.wav", "c/1.wav")
     publish.publish(state, every, outcomes.parts, 2, pa.array(["a/1.wav"]), print)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from inference.annotate.ledger import Ledger
+from inference.annotate.record import Record
 from inference.archive.spans import Windows
 from jobs import annotate
 from jobs.annotating import identity
@@ -23,7 +24,7 @@ APART |= {"out", "from_embeddings", "merge_gap_s", "dry_run", "batch_size", "act
 
 def run_id(cls: type = annotate.Options, **changed: Any) -> str:
     options = cls(**(OPTIONS | changed))
-    return identity.run_identity(options, Windows(3.0, 3.0), None, {"model": "a", "gallery": "b"})
+    return identity.run_identity(annotate.as_command(options), Windows(3.0, 3.0), None, {"model": "a", "gallery": "b"})
 
 
 def test_a_run_is_what_0_1_took_it_for() -> None:
@@ -88,3 +89,10 @@ def test_an_unfinished_run_of_others_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds another, unfinished run"):
         identity.refuse_another(str(tmp_path), mine)
     identity.refuse_another(str(tmp_path), other)
+
+
+def test_a_run_in_a_precision_that_is_gone_is_left_alone(tmp_path: Path) -> None:
+    """Version 0.1 wrote such; files were added since, or the command is given without its `--precision`."""
+    (tmp_path / "run.json").write_bytes(Record("other", precision="int8").as_bytes())
+    with pytest.raises(UserError, match=r"--out .* was annotated with --precision int8, which is gone: give a new"):
+        identity.refuse_another(str(tmp_path), Ledger(str(tmp_path), "mine"))
