@@ -119,6 +119,7 @@ def _find_photographs(options: Options) -> dict[str, Any]:
     given = inputs.read(question)
     checks.check_synonyms(plan, options.synonyms, given.gallery, options.gallery)
 
+    # PyTorch and MLflow take seconds to import: what the options or the tables lack is said before.
     from inference.evaluation import files
     from jobs.evaluating import models, results, retrieval
 

@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from inference.evaluation import directions, measured, naming, page, probes, table
 from inference.evaluation.measured import Evaluation
+from inference.match.gallery import Gallery
 from songsight.errors import UserError
 from songsight.metrics.retrieval import Ranked
 from songsight.store import tables, urls
@@ -89,6 +90,11 @@ def tables_as_text(name: str, rows: list[table.Row], shown: Mapping[str, str], h
 def _plain(row: table.Row) -> table.Row:
     """JSON has no NaN: null."""
     return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()}
+
+
+def photographs_fingerprint(photographs: Gallery) -> str:
+    """A hash of which photographs are asked for: evaluations are compared on the same ones alone."""
+    return tables.fingerprint(photographs.images.select(["image_id", "scientific_name"]))
 
 
 def everything(outcome: Outcome) -> dict[str, bytes]:

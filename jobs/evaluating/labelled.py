@@ -59,7 +59,7 @@ class Part:
     Attributes:
         rows, heading: a row a method, and the text above them.
         pictures: PNG by file name, each with what it shows.
-        files: what was left in the folder: `scores` and, where sounds find photographs, `retrieval`.
+        files: what was written into the folder: `scores` and, where sounds find photographs, `retrieval`.
     """
 
     rows: list[Row]
@@ -72,16 +72,12 @@ def fingerprints(tasks: list[Labelled], models: Loaded, gallery: Gallery | None)
     """Hashes of what goes in: models, photographs, and the clips of each part."""
     found = dict(models.fingerprints)
     if gallery is not None:
-        found["photographs"] = _photographs(gallery)
+        found["photographs"] = files.photographs_fingerprint(gallery.of_split("test"))
     return found | {task.name: tables.fingerprint(task.clips) for task in tasks}
 
 
-def _photographs(gallery: Gallery) -> str:
-    return tables.fingerprint(gallery.of_split("test").images.select(["image_id", "scientific_name"]))
-
-
 def evaluate(task: Labelled, setup: Setup, prefix: str, save_scores: str | None) -> Part:
-    """Measures one part; its scores and what sound finds are left in the folder.
+    """Measures one part; its scores and what sound finds are written into the folder.
 
     Args:
         task: the part.
@@ -95,12 +91,12 @@ def evaluate(task: Labelled, setup: Setup, prefix: str, save_scores: str | None)
     for note in task.notes:
         opts.note(f"{task.name}: {note}")
     units = _embed(task, setup)
-    test, left = units.of("test"), {"scores": f"{prefix}scores.npz"}
-    rows, pictures = _name(task, units, test, setup, os.path.join(setup.folder, left["scores"]), save_scores)
+    test, written = units.of("test"), {"scores": f"{prefix}scores.npz"}
+    rows, pictures = _name(task, units, test, setup, os.path.join(setup.folder, written["scores"]), save_scores)
     if setup.gallery is not None and (queries := retrieval.is_query(task, units, setup.gallery)).any():
-        left["retrieval"] = f"{prefix}retrieval"
+        written["retrieval"] = f"{prefix}retrieval"
         found = retrieval.evaluation(task, units, setup.gallery, setup.models.texts, setup.settings)
-        _keep_retrieval(found, task, units, queries, setup, os.path.join(setup.folder, left["retrieval"]))
+        _keep_retrieval(found, task, units, queries, setup, os.path.join(setup.folder, written["retrieval"]))
         (own,) = [row for row in found.table if row["method"] == scores.STUDENT]
         (named,) = [row for row in rows if row["method"] == scores.STUDENT]
         ends = ("", "_low", "_high", "_species_low", "_species_high")
@@ -116,7 +112,7 @@ def evaluate(task: Labelled, setup: Setup, prefix: str, save_scores: str | None)
     heading += "classes"
     if setup.gallery is not None:
         heading += f", {len(setup.gallery.of_split('test').vectors)} photographs"
-    return Part([row | counts | task.counts for row in rows], heading, pictures, left)
+    return Part([row | counts | task.counts for row in rows], heading, pictures, written)
 
 
 def keep(parts: Mapping[str, Part], setup: Setup, out: str | None) -> None:
@@ -198,7 +194,7 @@ def _keep_retrieval(
     }
     prints = {
         "recordings": tables.fingerprint(task.clips),
-        "photographs": tables.fingerprint(found.photographs.images.select(["image_id", "scientific_name"])),
+        "photographs": files.photographs_fingerprint(found.photographs),
     }
     number = {row["label"]: number for number, row in enumerate(task.classes)}
     picture = montage.montage(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from inference.evaluation import measured, montage, naming
+from inference.evaluation import files, measured, montage, naming
 from inference.evaluation.files import Outcome
 from inference.evaluation.measured import Evaluation, Settings
 from inference.evaluation.methods import Recordings
@@ -47,10 +47,9 @@ class Embedded:
 def fingerprints(given: Inputs, models: Loaded) -> dict[str, str]:
     """Hashes of what goes in: data, models and texts."""
     training = given.recordings.filter(given.is_train)
-    photographs = given.gallery.of_split("test").images
     return {
         "recordings": tables.fingerprint(given.recordings),
-        "photographs": tables.fingerprint(photographs.select(["image_id", "scientific_name"])),
+        "photographs": files.photographs_fingerprint(given.gallery.of_split("test")),
         **models.fingerprints,
         "training": tables.fingerprint(
             training.select(["recording_id", "path", "start_s", "scientific_name", "rights_holder"])
