@@ -339,6 +339,7 @@ def test_kept_evaluations_are_compared(commands: dict[str, list[str]], songsight
         assert "| distilled | mAP |" in said.out
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_under_its_run(commands: dict[str, list[str]], songsight: Songsight) -> None:
     out = HOME / "stopped"
     run_id = json.loads((out / ".train" / "training.json").read_text())["mlflow_run"]

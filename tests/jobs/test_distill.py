@@ -196,6 +196,7 @@ def listed(run_id: str, folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
+@pytest.mark.slow
 def test_too_many_bad_recordings_fail_the_run_which_goes_on_when_they_are_repaired(
     world: World, clap: Path, teacher_dir: Path, tmp_path: Path, ray_started: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,6 +293,7 @@ def test_a_songsight_model_is_no_teacher_and_no_base(
         student.load_base(str(model_dir), "--base")
 
 
+@pytest.mark.slow
 def test_a_songsight_model_can_go_on(
     trained: tuple[Path, str], world: World, clap: Path, teacher_dir: Path, tmp_path: Path
 ) -> None:

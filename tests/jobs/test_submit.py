@@ -46,6 +46,7 @@ def recipe(changed: dict[str, str]) -> str:
     return script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", [secrets.token_hex(32), None], ids=["after a local Ray", "on a fresh machine"])
 def test_the_recipe(
     token: str | None, folder: Path, world: World, model_dir: Path, gallery_dir: Path, tmp_path: Path

@@ -43,6 +43,7 @@ def run(folder: Path, words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_relative_paths_mean_the_working_folder_and_nothing_there_is_run(folder: Path) -> None:
     run(folder, "gallery --images images.parquet --teacher teacher --out gallery")
     training = "--recordings recordings.parquet --teacher teacher --student base --gallery gallery --noise archive"

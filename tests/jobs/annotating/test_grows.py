@@ -134,6 +134,7 @@ def test_detections_are_made_anew_and_nothing_else(
         assert "detections" in record or gap_s is None
 
 
+@pytest.mark.slow
 def test_killed_while_tables_changed_and_then_nothing_is_new(
     world: World, gallery_dir: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def test_a_stopped_rematch_goes_on(
     assert hits(tmp_path / "again") == whole
 
 
+@pytest.mark.slow
 def test_a_source_that_grew_is_matched_where_it_did(
     gallery_dir: Path,
     model_dir: Path,

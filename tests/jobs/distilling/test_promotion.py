@@ -171,7 +171,7 @@ def test_teachers_and_bases_may_be_registered(clap: Path, teacher_dir: Path, ray
         found, preprocessor = student.load_base(name, "--base")
         assert checkpoints.fingerprint(found) == expected
         assert preprocessor == student.load_base(str(clap))[1]
-        texts = clap.load(checkpoints.portable(name, "--model"))[1]
+        texts = claps.load(checkpoints.portable(name, "--model"))[1]
         assert texts.embed(["a bird"]).shape[0] == 1
     with pytest.raises(UserError, match=r"--teacher models:/a-clap/1.*is not an open_clip model"):
         teacher.load("models:/a-clap/1")

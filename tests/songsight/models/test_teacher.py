@@ -23,6 +23,7 @@ print(loaded.width, texts.shape, image.shape, loaded.image_resize, np.linalg.nor
 """
 
 
+@pytest.mark.slow
 def test_loads_bioclip_2_from_the_hub_cache(tmp_path: Path) -> None:
     """The published architecture (open_clip ViT-L-14, 428 M parameters) and layout, with the hub out of reach."""
     made = checkpoints.open_clip_dir(tmp_path / "made", "ViT-L-14")
