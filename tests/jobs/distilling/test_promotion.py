@@ -15,6 +15,7 @@ from jobs.distilling import promotion, register
 from jobs.distilling.promotion import Rule
 from jobs.shared import tracking
 from songsight.errors import UserError
+from songsight.models import clap as claps
 from songsight.models import student, teacher
 from songsight.store import checkpoints
 from tests.conftest import World
