@@ -68,7 +68,7 @@ def test_a_header_that_ends_the_process_is_passed_over(state: str, tmp_path: Pat
         capture_output=True,
         text=True,
         timeout=300,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert ran.returncode == 0, ran.stderr
     reasons = json.loads((tmp_path / "out.json").read_text())

@@ -13,7 +13,7 @@ import pytest
 from inference.archive.recorders import Metadata, Origin, identify, origin, parse_zone, read_metadata
 from songsight.errors import UserError
 
-SHARED = Path(os.environ.get("SONGSIGHT_SHARED", Path(__file__).parents[3] / "shared")) / "data"
+SHARED = Path(os.environ.get("SONGSIGHT_SHARED", Path(__file__).parents[4] / "shared")) / "data"
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason=f"no recordings at {SHARED}: set SONGSIGHT_SHARED to a folder that has data/ in it"
 )

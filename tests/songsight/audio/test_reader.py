@@ -33,7 +33,7 @@ from songsight.audio.reader import (
 from songsight.errors import UserError
 
 RATE = 48_000
-SHARED = Path(os.environ.get("SONGSIGHT_SHARED", Path(__file__).parents[3] / "shared")) / "data"
+SHARED = Path(os.environ.get("SONGSIGHT_SHARED", Path(__file__).parents[4] / "shared")) / "data"
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason=f"no recordings at {SHARED}: set SONGSIGHT_SHARED to a folder that has data/ in it"
 )
