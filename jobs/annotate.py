@@ -13,6 +13,7 @@ matches the windows of a run that kept its `--embeddings` with another gallery o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from jobs.shared import options as opts
 from songsight.errors import UserError
 
 if TYPE_CHECKING:
+    from jobs.annotating.inputs import Inputs
     from jobs.annotating.steps import Job
 
 DECIDED = ("archive", "model", "window_s", "hop_s", "timezone", "site")
@@ -101,8 +103,8 @@ def main(options: Options) -> None:
     command = as_command(options)
     check(options)
     # Behind the check of the options, which is to answer at once: these import Arrow, and what they do torch and Ray.
-    from jobs.annotating import finalize, identity, say, steps
-    from songsight.store import urls
+    from jobs.annotating import identity, say, steps
+    from songsight.store import lease
 
     job = _job(options, command)
 
@@ -114,6 +116,16 @@ def main(options: Options) -> None:
         say.nothing_to_do(options.out, done.run_id, done.to_retry if options.archive else 0)
         return
     inputs = job.load()
+
+    # One run at a time is at --out. A finished one may lie where nothing can be written.
+    with contextlib.nullcontext() if options.dry_run else lease.held(options.out, or_read_only=True):
+        _annotate(options, command, job, inputs, stamp)
+
+
+def _annotate(options: Options, command: Command, job: Job, inputs: Inputs, stamp: str) -> None:
+    """The same behind the loading, while no other run is at `--out`."""
+    from jobs.annotating import finalize, identity, say, steps
+    from songsight.store import urls
 
     # Check: that no other run lies at --out, and what of this one is done.
     state = identity.claim(command, inputs)

@@ -25,6 +25,7 @@ import demoworld
 from jobs import annotate, distill, evaluate, gallery, report
 from jobs.shared import options as opts
 from songsight.errors import UserError
+from songsight.store import lease
 
 WORLD = ("recordings", "images", "archive", "recordings.parquet", "images.parquet", "labels.parquet")
 STAND_INS = ("teacher", "base")
@@ -61,6 +62,12 @@ def main(options: Options) -> dict[str, Any]:
     """Runs the demo and returns what `summary.json` holds."""
     opts.require_positive(species=options.species, epochs=options.epochs, workers=options.workers)
     opts.require_at_least(0, seed=options.seed)
+    with lease.held(options.out):
+        return _demo(options)
+
+
+def _demo(options: Options) -> dict[str, Any]:
+    """The same, while no other run is at `--out`."""
     begin = time.monotonic()
     out = _fresh(Path(options.out))
     # The runs of the demo are kept with it, unless the user keeps runs somewhere.
@@ -205,7 +212,7 @@ def _fresh(out: Path) -> Path:
     Raises:
         UserError: the folder holds something else.
     """
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
+    if out.is_dir() and any(path.name != lease.NAME for path in out.iterdir()) and not (out / MARKER).exists():
         raise UserError(f"--out {out} is not empty and not of an earlier demo: give another folder")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: give a folder")

@@ -17,7 +17,7 @@ from jobs.distilling import promotion, resume
 from jobs.shared import cluster, tracking
 from jobs.shared import options as opts
 from songsight.errors import UserError
-from songsight.store import checkpoints, registry, urls
+from songsight.store import checkpoints, lease, registry, urls
 
 if TYPE_CHECKING:
     from distill.train.recipe import Recipe
@@ -148,6 +148,12 @@ def train(options: Options, parent: str | None = None) -> Result:
         JobError: the workers failed, or MLflow did when all was done.
     """
     check(options)
+    with lease.held(options.out):
+        return _train(options, parent)
+
+
+def _train(options: Options, parent: str | None) -> Result:
+    """The same, while no other run is at `--out`."""
     state_url = urls.absolute(urls.join(options.out, ".train"))
     options = opts.replace(options, resume.begun_with(opts.Chosen.of(options), state_url, options.out))
     chosen = opts.Chosen.of(options)
@@ -171,7 +177,6 @@ def train(options: Options, parent: str | None = None) -> Result:
     fingerprints = inputs.fingerprints
 
     # What is there of it already.
-    urls.require_writable(options.out, "--out")
     stopped = resume.unfinished(state_url, chosen, fingerprints)
     if done := resume.finished(options.out, chosen, fingerprints, bool(stopped)):
         urls.remove(state_url)
@@ -200,11 +205,13 @@ def train(options: Options, parent: str | None = None) -> Result:
         training.report_undecodable(trained.outcome, recordings, options.max_bad_fraction)
 
         # Keep it.
+        lease.check()
         measures = trained.measures or {}
         card = register.card_of(inputs, options.recordings, chosen.values, run_id, measures)
         to = register.Destination(options.out, options.register_as, rule, is_trial=parent is not None)
         version = register.store_and_register(trained.model_url, card, recipe.width, to)
         record = {"mlflow_run": run_id, "version": version, "measures": measures}
+        lease.check()
         resume.end(options.out, chosen, fingerprints, record)
         urls.remove(state_url)
     return Result(measures, run_id, version)

@@ -13,6 +13,7 @@ looks into what the table leaves open.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobs.shared import cluster, tracking
 from jobs.shared import options as opts
 from songsight.errors import UserError
-from songsight.store import urls
+from songsight.store import lease, urls
 
 if TYPE_CHECKING:
     from inference.benchmarks import Ask, Labelled
@@ -92,11 +93,12 @@ class Options:
 def main(options: Options) -> dict[str, Any]:
     """Prints the tables and returns them."""
     _check(options)
-    if options.compare:
-        return _compare(options)
-    if options.benchmark or options.annotations:
-        return _measure_benchmark(options)
-    return _find_photographs(options)
+    with lease.held(options.out) if options.out else contextlib.nullcontext():
+        if options.compare:
+            return _compare(options)
+        if options.benchmark or options.annotations:
+            return _measure_benchmark(options)
+        return _find_photographs(options)
 
 
 def _compare(options: Options) -> dict[str, Any]:
@@ -160,7 +162,9 @@ def _measure_benchmark(options: Options) -> dict[str, Any]:
         if isinstance(found, Pair):
             recordings = benchmarks.write_recordings(found, where)
             gallery = benchmarks.gallery_of(found, ask.parts, options.gallery, _names(options), options.actors, where)
-            return main(replace(options, benchmark=None, data=None, parts=(), recordings=recordings, gallery=gallery))
+            pair = replace(options, benchmark=None, data=None, parts=(), recordings=recordings, gallery=gallery)
+            _check(pair)
+            return _find_photographs(pair)
         benchmarks.check_labelled(name, found, _given(options))
         return _name_sounds(found, options)
 
@@ -238,8 +242,6 @@ def _check(options: Options) -> None:
         if missing:
             raise UserError(f"missing {', '.join(missing)}; or give --benchmark and --data")
         _refuse(options, _OF_BENCHMARKS, "--recordings: it is for --benchmark or --annotations")
-    if options.out:
-        urls.require_writable(options.out, "--out")
     if options.save_scores:
         urls.require_writable_file(options.save_scores, "--save-scores")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobs.shared import cluster, progress, tracking
 from jobs.shared import options as opts
 from songsight.errors import UserError
-from songsight.store import checkpoints, urls
+from songsight.store import checkpoints, lease, urls
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,13 +44,19 @@ class Options:
 def main(options: Options) -> None:
     """Embeds the photographs and writes the gallery."""
     opts.require_positive(actors=options.actors)
-    from inference.match import gallery
     from songsight.models import teacher
-    from songsight.store import tables
 
     images = _images(options.images, options.split)
-    urls.require_writable(options.out, "--out")
     taught_by = teacher.load(options.teacher, options.image_resize)
+    with lease.held(options.out):
+        _embed(options, images, taught_by)
+
+
+def _embed(options: Options, images: pa.Table, taught_by: Teacher) -> None:
+    """The same of photographs that are listed, while no other run is at `--out`."""
+    from inference.match import gallery
+    from songsight.store import tables
+
     cluster.connect()
     fingerprints = {"images": tables.fingerprint(images), "teacher": taught_by.fingerprint}
     with tracking.run("gallery", opts.as_dict(options), fingerprints) as run:
@@ -69,6 +75,7 @@ def main(options: Options) -> None:
         counts: dict[str, float] = {"images": len(done), "species": len(species), "quarantined": len(quarantine)}
         info = _info(options.teacher, taught_by) | counts
         info |= {"images_fingerprint": fingerprints["images"], "mlflow_run": run.info.run_id}
+        lease.check()
         _write(options.out, done, species, vectors, quarantine, info)
         mlflow.log_dict(info, "gallery.json")
         mlflow.log_metrics(counts)

@@ -24,7 +24,7 @@ from jobs.distilling import promotion, resume
 from jobs.shared import cluster, tracking
 from jobs.shared import options as opts
 from songsight.errors import UserError
-from songsight.store import checkpoints, urls
+from songsight.store import checkpoints, lease, urls
 
 # The paper's ablation of what text sound is pulled to (arXiv 2602.00681), in its order.
 PRESETS = {
@@ -90,7 +90,15 @@ def main(options: Options) -> list[dict[str, Any]]:
     chosen = opts.Chosen.of(options)
     planned = trials(options)
     rule = _check(planned, options.recordings, metric, options.gallery, options.promote_if)
-    urls.require_writable(options.out, "--out")
+    with lease.held(options.out):
+        return _sweep(options, chosen, planned, metric, rule)
+
+
+def _sweep(
+    options: Options, chosen: opts.Chosen, planned: list[Trial], metric: str, rule: promotion.Rule | None
+) -> list[dict[str, Any]]:
+    """The same with trials that are planned, while no other run is at `--out`."""
+    state_url = urls.join(options.out, ".sweep")
     stopped = resume.unfinished(state_url, chosen, {}, "sweep")
     cluster.connect()
     cluster.require_shared("MLFLOW_TRACKING_URI", tracking.store())
@@ -101,6 +109,7 @@ def main(options: Options) -> list[dict[str, Any]]:
         rows = _run(planned, side_by_side, run.info.run_id)
         if not options.preset:
             rows.sort(key=lambda row: -row.get(metric, float("-inf")))
+        lease.check()
         best = _keep_table(rows, metric)
         measures = {name: best[name] for name in promotion.METRICS if name in best}
         became = promotion.set_aliases(options.register_as, best["version"], measures, rule)

@@ -25,10 +25,12 @@ SPECIES = [
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """MLflow writes to a folder of the tests', and no test asks the network for a model."""
+    """MLflow writes to a folder of the tests', no test asks the network for a model, and trainings end at once."""
     before = dict(os.environ)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
     os.environ["HF_HUB_OFFLINE"] = "1"
+    # Ray Train looks after its workers every 2 s, which each checkpoint and each training's end waits for.
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
     yield
     os.environ.clear()
     os.environ.update(before)

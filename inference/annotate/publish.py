@@ -24,7 +24,7 @@ from inference.annotate.record import Record
 from inference.archive import sites
 from inference.match import embeddings
 from songsight import pool
-from songsight.store import tables, urls
+from songsight.store import lease, tables, urls
 from songsight.store.retry import persistently
 
 PART_ROWS = 500_000
@@ -86,12 +86,14 @@ def publish(
         parts, round_number, replaced, say: see `publish_hits`.
         heard: `ledger.PARTS` of the embeddings, where the run keeps them.
     """
+    lease.check()
     withdraw(ledger)
     publish_hits(ledger, "hits", parts, round_number, replaced, say)
     if next(_parts(urls.join(ledger.out, "hits")), None) is None:
         write_empty(ledger.out, "hits", tables.HITS)
     if heard is not None:
         publish_hits(ledger, "embeddings", heard, round_number, replaced, say)
+    lease.check()
     quarantine_url = urls.join(ledger.out, "quarantine", f"{ledger.run_id}.parquet")
     persistently(lambda: tables.write_table(quarantine_url, accounting.quarantine(recordings)))
     persistently(lambda: tables.write_table(recordings_url(ledger), recordings))
@@ -120,6 +122,7 @@ def publish_hits(
     for files, count in _each(ledger, name, groups, round_number):
         written, rows = written + files, rows + count
         say(rows)
+        lease.check()
     if len(replaced):
         _drop(root, round_number, replaced, ROW_GROUPS.get(name))
     return written

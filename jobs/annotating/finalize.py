@@ -14,7 +14,7 @@ from jobs.annotating.options import Command
 from jobs.shared import options as opts
 from jobs.shared import tracking
 from songsight.reasons import one_line
-from songsight.store import urls
+from songsight.store import lease, urls
 from songsight.store.retry import persistently
 
 
@@ -102,6 +102,7 @@ def write(state: Ledger, told: Record) -> Record:
     Returns:
         The record, with the number of detections.
     """
+    lease.check()
     gap_s = told.options["merge_gap_s"]
     target = urls.join(state.out, "detections", f"{state.run_id}.parquet")
     merged = None
@@ -112,6 +113,7 @@ def write(state: Ledger, told: Record) -> Record:
 
         merged = persistently(lambda: detections.write(urls.join(state.out, "hits"), target, gap_s))
     told = dataclasses.replace(told, detections=merged)
+    lease.check()
     persistently(lambda: urls.write_bytes(record.url_of(state.out), told.as_bytes()))
     return told
 

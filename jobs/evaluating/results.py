@@ -13,7 +13,7 @@ from inference.evaluation import directions, files, measured, naming, probes, ta
 from inference.evaluation.files import Outcome
 from inference.evaluation.measured import Evaluation
 from jobs.shared import tracking
-from songsight.store import urls
+from songsight.store import lease, urls
 
 
 def record(options: dict[str, Any], fingerprints: dict[str, str], run_id: str) -> dict[str, Any]:
@@ -76,6 +76,7 @@ def keep_files(data: Mapping[str, bytes], out: str | None) -> None:
 
 def write(data: Mapping[str, bytes], folder: str) -> None:
     """Writes files by their names into a folder or below a URL."""
+    lease.check()
     for name, content in data.items():
         urls.write_bytes(urls.join(folder, name), content)
 

@@ -91,10 +91,10 @@ def test_a_killed_sweep_goes_on_under_its_run(
         objective: Any = "masked"
 
     out = tmp_path / "swept"
-    planned = options(world, clap, teacher_dir, out, set=("lr=1e-4,3e-4",), concurrent=1, epochs=12, checkpoint_every=4)
+    planned = options(world, clap, teacher_dir, out, set=("lr=1e-4,3e-4",), concurrent=1, epochs=4)
     words = ["--recordings", planned.recordings, "--teacher", planned.teacher, "--student", planned.student]
     words += ["--out", planned.out, "--batch-size", "8", "--register-as", planned.register_as, "--set", *planned.set]
-    words += ["--concurrent", "1", "--epochs", "12", "--checkpoint-every", "4"]
+    words += ["--concurrent", "1", "--epochs", "4"]
     driver = subprocess.Popen([sys.executable, "-m", "jobs.sweep", *words], start_new_session=True)
     try:
         end = time.monotonic() + 240
@@ -105,7 +105,7 @@ def test_a_killed_sweep_goes_on_under_its_run(
     finally:
         kill_all_of(driver)
     first = json.loads((out / "trial-000" / "training.json").read_text())
-    with pytest.raises(UserError, match=r"--epochs 3: the sweep in .*swept has 12"):
+    with pytest.raises(UserError, match=r"--epochs 3: the sweep in .*swept has 4"):
         sweep.main(dataclasses.replace(planned, epochs=3))
     rows = sweep.main(Later(**vars(planned) | {"objective": "masked"}))
     assert [row["error"] for row in rows] == ["", ""]
