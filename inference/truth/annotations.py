@@ -90,7 +90,7 @@ class _Sheet:
         first, *others = [number for number, each in enumerate(self.header) if each == name]
         for other in others:
             if any(_cell(row, first) != _cell(row, other) for _, row in self.rows):
-                raise UserError(f"{self.url} has column {name!r} twice ({self.told})")
+                raise UserError(f"{self.url} has column {name!r} twice {self.told}")
         return first
 
 
@@ -202,12 +202,12 @@ def _sheets(url: str, name: str) -> list[_Sheet]:
             cells = [(number, line.split("\t")) for number, line in labels if not line.startswith("\\")]
             return [_Sheet(name, url, ["start s", "end s", "label"], cells, "")]
         found, how = sheets.rows(text, url)
-        told = f"; read as {encoding}, {how}"
+        told = f", read as {encoding}, {how}"
     parts: list[_Sheet] = []
     for number, row in found:
         if not parts or _is_header(row):
             columns = textwrap.shorten(", ".join(filter(None, row)), 300, placeholder=" …")
-            parts.append(_Sheet(name, url, [_key(cell) for cell in row], [], f"it has {columns}{told}"))
+            parts.append(_Sheet(name, url, [_key(cell) for cell in row], [], f"(it has {columns}){told}"))
         else:
             width = len(parts[-1].header)
             parts[-1].rows.append((number, sheets.fitted((number, row), width, url, how)))
@@ -231,7 +231,7 @@ def _calls(sheet: _Sheet, species_column: str | None, taxonomy: Taxonomy | None)
     if begin is None or (at[_LENGTH] is None and (at[_START] is None or at[_END] is None)):
         raise UserError(
             f"{sheet.url} has no columns that say when a call begins and ends, such as Begin Time (s) and End Time (s) "
-            f"({sheet.told})"
+            f"{sheet.told}"
         )
     at_species = _species(sheet, species_column)
     calls: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -265,7 +265,7 @@ def _species(sheet: _Sheet, species_column: str | None) -> list[int]:
         found = [at]
     if not found and (sheet.rows or not _RAVENS & {*sheet.header}):
         wanted = f"column {species_column!r}" if species_column else "column that names the species, such as Species"
-        raise UserError(f"{sheet.url} has no {wanted} ({sheet.told})")
+        raise UserError(f"{sheet.url} has no {wanted} {sheet.told}")
     return found
 
 

@@ -1,16 +1,19 @@
 """Tables that people give: Parquet, or text as a spreadsheet, R or Raven wrote it.
 
-Of text, encoding, separator and line ends are found out: UTF-8, UTF-16 and UTF-32 with a byte order mark or without,
-Windows-1252 (of which Latin-1 is a part), MacRoman where lines end as on old Macs; tabs, commas, semicolons or bars,
-or what a first line `sep=;` says. Errors name what was seen, so that a wrong guess can be told from a wrong table.
+Of text, encoding, separator and line ends are found out: UTF-8, UTF-16, UTF-32 with a byte order mark or without, else
+Windows-1252 (of which Latin-1 is a part) or, where lines end as on old Macs, MacRoman, which is a guess and told; tabs,
+commas, semicolons, bars, or what a first line `sep=;` says. Errors name what was seen, so that a wrong guess can be
+told from a wrong table.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import gzip
 import io
+import logging
 import re
 import sys
 import zlib
@@ -43,7 +46,7 @@ _NO_TEXT = {
 # Languages that Windows-1252 is for have no four such letters in a row, as most Cyrillic or Chinese words do, nor those
 # two, which are UTF-8's.
 _NOT_WESTERN = re.compile(rb"[\xa1-\xff]{4}|[\xc2\xc3][\x80-\xbf]")
-_SEP_LINE = re.compile(r'\s*"?sep=(.)"?[\t,;| ]*(\n|$)', re.IGNORECASE)
+_SEP_LINE = re.compile(r'\s*"?sep=(.)"?[\t,;| ]*(\r\n|\r|\n|$)', re.IGNORECASE)
 _HEAD = 1 << 16
 _MOST_BYTES = (1 << 31) - 1
 _SEEN = b"seen"
@@ -102,8 +105,8 @@ def require(where: str, have: Sequence[str], required: Iterable[str], seen: str 
     """
     missing = [column for column in dict.fromkeys(required) if column not in have]
     if missing:
-        said = f"it has {', '.join(have)}" + (f"; {seen}" if seen else "")
-        raise UserError(f"{where} has no column {', '.join(map(repr, missing))} ({said})")
+        said = f"(it has {', '.join(have)})" + (f", {seen}" if seen else "")
+        raise UserError(f"{where} has no column {', '.join(map(repr, missing))} {said}")
 
 
 def contents(url: str) -> bytes:
@@ -120,7 +123,7 @@ def contents(url: str) -> bytes:
 
 
 def decoded(data: bytes, url: str) -> tuple[str, str]:
-    """A file's text, lines ending in a line feed, and the encoding that it is in.
+    """A file's text and the encoding that it is in.
 
     Raises:
         UserError: it is no text, or in an encoding that is none of those above.
@@ -143,12 +146,20 @@ def decoded(data: bytes, url: str) -> tuple[str, str]:
         except UnicodeDecodeError as error:
             fault = fault or (error.start, f"0x{data[error.start]:02X}")
             continue
+        if name == old:
+            _say(f"{url} is not UTF-8: read as {name}")
         # Joined files have their marks inside.
-        return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n"), name
+        return text.replace("\ufeff", ""), name
     at, byte = fault or (0, "")
     line = (data[:at].count(b"\n") or data[:at].count(b"\r")) + 1
     which = f"it begins as {encoding}" if encoding else f"it is neither UTF-8 nor {old}"
     raise _unreadable(url, f"{which}, see byte {byte} of line {line}; save it as UTF-8")
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """A line on stderr, once: what is only a guess."""
+    logging.getLogger(__name__).warning(line)
 
 
 def rows(text: str, url: str) -> tuple[list[Row], str]:
@@ -159,15 +170,18 @@ def rows(text: str, url: str) -> tuple[list[Row], str]:
     """
     told = _SEP_LINE.match(text)
     separator = told[1] if told else max(SEPARATORS, key=lambda sign: _cells(text[:_HEAD], sign))
-    first = text[: told.end()].count("\n") + 1 if told else 1
+    first = len(text[: told.end()].splitlines()) + 1 if told else 1
     body = text[told.end() :] if told else text
+    fault: csv.Error | None = None
     try:
         found = list(_rows(body, separator, first, csv.QUOTE_MINIMAL))
     except csv.Error as error:
-        # Raven quotes nothing, so that a mark is a sign like others there.
+        fault = error
+    # Raven quotes nothing: a mark is a sign like others there, and two of them may seem to hold the lines between them.
+    if fault or (separator == "\t" and any("\t" in cell and cell.splitlines()[1:] for _, row in found for cell in row)):
         found = list(_rows(body, separator, first, csv.QUOTE_NONE))
         if separator != "\t" and any(len(cells) > len(found[0][1]) for _, cells in found):
-            raise _unreadable(url, f"its quotation marks do not pair: {error}") from None
+            raise _unreadable(url, f"its quotation marks do not pair: {fault}")
     if not found:
         raise _unreadable(url, "it is empty")
     one_column = f"not separated by {', '.join(SEPARATORS.values())}"
@@ -204,7 +218,8 @@ def _cells(head: str, separator: str) -> int:
 
 def _rows(text: str, separator: str, first: int, quoting: int, strict: bool = True) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=separator, quoting=quoting, strict=strict)  # type: ignore[arg-type]
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=separator, quoting=quoting, strict=strict)  # type: ignore[arg-type]
     number = first
     for cells in reader:
         if any(map(str.strip, cells)):
@@ -214,7 +229,8 @@ def _rows(text: str, separator: str, first: int, quoting: int, strict: bool = Tr
 
 def _parquet(file: pa.NativeFile, columns: Sequence[str] | None, without: Sequence[str]) -> pa.Table:
     stored = pq.ParquetFile(file)
-    return stored.read([name for name in columns or stored.schema_arrow.names if name not in without])
+    names = stored.schema_arrow.names
+    return stored.read(columns or ([name for name in names if name not in without] if {*names} & {*without} else None))
 
 
 def _typed(data: bytes, url: str, text: Sequence[str]) -> pa.Table:
@@ -223,7 +239,7 @@ def _typed(data: bytes, url: str, text: Sequence[str]) -> pa.Table:
     content, encoding = decoded(data, url)
     found, how = rows(content, url)
     header = [name.strip() for name in found[0][1]]
-    sink = io.StringIO(newline="\n")
+    sink = io.StringIO(newline="")
     writer = csv.writer(sink, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(fitted(row, len(header), url, how) for row in found[1:])

@@ -86,7 +86,10 @@ def test_a_table_that_lists_nothing_speaks_of_its_recording_when_asked(tmp_path:
         (f"{RAVEN}\tWhat\n1\tS\t1\t0\t1\t0\t1\tx\n", "no column that names the species, such as Species"),
         (f"{RAVEN}\tSpecies\n1\tS\t1\tsoon\t1\t0\t1\tx\n", "line 2: a time should be a number of seconds"),
         (f"{RAVEN}\tSpecies\n1\tS\t1\t2\t1\t0\t1\tx\n", "line 2: ends at 1 s, before it starts at 2 s"),
-        ("name\nx\n", r"no columns that say when a call begins and ends.*\(it has name; read as UTF-8, not separated"),
+        (
+            "name\nx\n",
+            r"no columns that say when a call begins and ends.*\(it has name\), read as UTF-8, not separated",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_the_file(tmp_path: Path, text: str, message: str) -> None:

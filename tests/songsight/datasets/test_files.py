@@ -75,7 +75,7 @@ def test_parquet_leaves_the_sound_itself_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"a,b\n1,2\n", r"has no column 'path', 'species' \(it has a, b; read as UTF-8, separated by commas\)"),
+        (b"a,b\n1,2\n", r"has no column 'path', 'species' \(it has a, b\), read as UTF-8, separated by commas"),
         (b"path,species\n", "has no rows"),
         (b"", "not a readable Parquet or CSV table: it is empty"),
         (b"path,path,species\n1,2,3\n", "has column 'path' twice"),

@@ -37,8 +37,12 @@ def read(folder: Path, content: bytes, name: str = "t.csv") -> pa.Table:
         (gzip.compress(TABLE.encode("utf-16")), "UTF-16"),
     ],
 )
-def test_encodings_with_marks_and_without(tmp_path: Path, content: bytes, seen: str) -> None:
+def test_encodings_with_marks_and_without(
+    tmp_path: Path, content: bytes, seen: str, caplog: pytest.LogCaptureFixture
+) -> None:
     table = read(tmp_path, content)
+    guessed = [f"{tmp_path / 't.csv'} is not UTF-8: read as {seen}"] if seen in ("Windows-1252", "MacRoman") else []
+    assert caplog.messages == guessed
     assert table.to_pylist() == ROWS
     assert sheets.seen(table) == f"read as {seen}, separated by commas"
 
@@ -54,6 +58,7 @@ def test_encodings_with_marks_and_without(tmp_path: Path, content: bytes, seen: 
         ("id;name;note\n1;a;'b, c'\n2;d;1,5\n", [("1", "a", "'b, c'"), ("2", "d", "1,5")]),
         ('id,name,note\n1,"a ""b""\nc","d,e"\n', [("1", 'a "b"\nc', "d,e")]),
         ('id\tname\tnote\n1\t"a\tb\n2\t"c" d\te\n', [("1", '"a', "b"), ("2", '"c" d', "e")]),  # unquoted, as Raven is
+        ('id\tname\tnote\n1\t"a\tb\n2\tc"\td\n', [("1", '"a', "b"), ("2", 'c"', "d")]),
         (" id , name , note \r1,a,b\r", [("1", "a", "b")]),
         ('"na,me";id;name;note\nx;1;a;b\n', [("1", "a", "b")]),
         ("id,name,note,id,\n1,a,b,1,\n", [("1", "a", "b")]),
@@ -79,7 +84,7 @@ def test_separators_blank_cells_quotes_and_line_ends(tmp_path: Path, content: st
         (b"<html><table>", "it is HTML or XML"),
         (b'id,name\n1,"a, b\n2,c, d\n', "its quotation marks do not pair"),
         (b"id,name\n1,0,5\n", "line 2 has 3 cells, the header 2 (separated by commas)"),
-        (b'"id" "name"\n1 a\n', '(it has "id" "name"; read as UTF-8, not separated by tabs, commas, semicolons, bars)'),
+        (b'"id" "name"\n1 a\n', '(it has "id" "name"), read as UTF-8, not separated by tabs, commas, semicolons, bars'),
         (b"id,name,note,note\n1,a,b,c\n", "has column 'note' twice"),
         (b"\n \n", "it is empty"),
         (b"id,name\n,\n", "has no rows"),
