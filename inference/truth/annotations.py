@@ -249,7 +249,7 @@ def _calls(sheet: _Sheet, species_column: str | None, taxonomy: Taxonomy | None)
         key = (recording, selection or f"line {number}", start_s, end_s, name)
         calls[key] = {"recording": recording, "start_s": start_s, "end_s": end_s, "scientific_name": name}
     # Raven counts through all files of a table; in one that was joined of a table a file, each has a selection 1.
-    if loose and len(numbers) > 1 and _RAVENS & {*sheet.header} and not all("1" in numbers[each] for each in loose):
+    if loose and len(numbers) > 1 and _START[0] in sheet.header and not all("1" in numbers[each] for each in loose):
         raise UserError(
             f"{sheet.url} is of {len(numbers)} files and has no column 'File Offset (s)': its times count from the "
             "beginning of the first file; let Raven add that measurement"

@@ -161,8 +161,10 @@ def test_times_of_joined_tables_of_a_file_each_count_from_their_own_file(tmp_pat
     (tmp_path / "all.txt").write_text(selections(f"{RAVEN}\tBegin File\tSpecies", own))
     assert rows(tmp_path) == LISTED
     (tmp_path / "all.txt").write_text(selections(f"{RAVEN}\tBegin File\tSpecies", listed(2)))
+    (tmp_path / "plain.csv").write_text("selection,file,start,end,label\n1,a.wav,1,2,x\n2,b.wav,1,2,x\n")
+    assert len(rows(tmp_path / "plain.csv")) == 2  # whose times nobody but Raven counts through
     with pytest.raises(UserError, match=r"of 2 files and has no column 'File Offset \(s\)'"):
-        annotations.read(str(tmp_path))
+        annotations.read(str(tmp_path / "all.txt"))
 
 
 def test_calls_that_share_a_number_and_their_time_are_told_apart_by_their_names(tmp_path: Path) -> None:
