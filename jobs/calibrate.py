@@ -102,9 +102,12 @@ def _heard(url: str, label_column: str | None) -> pa.Table:
     from inference.truth import annotations
 
     try:
-        return annotations.read(url, label_column, with_empty=True)
+        heard, unused = annotations.read(url, label_column, with_empty=True)
     except UserError as error:
         raise UserError(f"--labels: {error}") from None
+    for reason in unused:
+        opts.note(f"--labels: not used: {reason}")
+    return heard
 
 
 def _of_archive(heard: pa.Table, labels_url: str, annotated: str) -> Labels:
@@ -219,8 +222,8 @@ def _names(url: str | None, hits: pa.Table) -> dict[str, str]:
     of = {common.lower(): name for name, common in set(zip(*columns, strict=True)) if common}
     of |= {name.lower(): name for name in set(columns[0])}
     if url:
-        rows = tables.read_table(url, "--names", ("label", "scientific_name")).to_pylist()
-        of |= {str(row["label"]).lower(): row["scientific_name"] for row in rows}
+        rows = tables.read_table(url, "--names", tables.LABELS.names, tables.LABELS).to_pylist()
+        of |= {row["label"].lower(): row["scientific_name"] for row in rows if row["label"] and row["scientific_name"]}
     return of
 
 

@@ -249,13 +249,13 @@ def _shares(items: list[str]) -> dict[str, float]:
 def _species(url: str) -> list[str]:
     """The scientific names of a table, or of a text file with a name a line."""
     from songsight.datasets import files
-    from songsight.store import urls
+    from songsight.store import sheets
 
     folder = files.Folder(url)
     if folder.table is None:
         raise UserError(f"--species-list should be a file (got the folder {url})")
     if url.lower().endswith(".txt"):
-        found = [line.strip() for line in urls.read_bytes(url).decode("utf-8", "replace").splitlines()]
+        found = [line.strip() for line in sheets.decoded(sheets.contents(url), url)[0].splitlines()]
     else:
         found = files.read_rows(url, ["scientific_name"])["scientific_name"].to_pylist()
     names = sorted({name for name in found if name})

@@ -54,7 +54,7 @@ class Ranges:
 
         def column(name: str, least: float, most: float) -> np.ndarray:
             try:
-                values = table[name].cast("float64").to_numpy()
+                values = tables.numbers(table[name]).to_numpy()
             except (ValueError, NotImplementedError) as error:
                 raise UserError(f"{option}: {url}: {name} should be numbers ({error})") from None
             if not ((values >= least) & (values <= most)).all():

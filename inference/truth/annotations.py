@@ -1,8 +1,9 @@
 """What people heard in recordings: Raven selection tables, Audacity labels, BirdNET's and plain tables, as one table.
 
-    Raven      tab-separated, a row a selection: Begin Time (s), End Time (s), often Begin File or Begin Path, File
-               Offset (s), and columns of the annotator's own, one of which names the species (Raven Pro 1.6 User's
-               Manual, chapter 6). A selection that two views show is there twice, under one number.
+    Raven      tab-separated, a row a selection: Begin Time (s), End Time (s) or Delta Time (s), often Begin File or
+               Begin Path, File Offset (s), and columns of the annotator's own, one of which names the species (Raven
+               Pro 1.6 User's Manual, chapter 6). A selection that two views show is there twice, under one number.
+               Columns can be hidden, tables joined, headers written anew by R (Begin.Time..s.).
     Audacity   start⇥end⇥label without a header; a line that begins with a backslash holds the label's frequencies
     BirdNET    CSV with Start (s), End (s), Scientific name, Common name, Confidence, File
     plain      CSV, TSV or Parquet with recording, start_s, end_s, scientific_name
@@ -12,10 +13,10 @@ The form is known by the header, not by the file's ending.
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import posixpath
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ import pyarrow as pa
 from songsight.datasets import files
 from songsight.datasets.taxonomy import Taxonomy, name_key
 from songsight.errors import UserError
-from songsight.store import urls
+from songsight.store import sheets
 
 ANNOTATIONS = pa.schema(
     [
@@ -37,38 +38,65 @@ ANNOTATIONS = pa.schema(
     ]
 )
 
-_START = ("begin time (s)", "start (s)", "start_s", "start_time")
-_END = ("end time (s)", "end (s)", "end_s", "end_time")
-_RECORDING = ("begin path", "begin file", "recording", "file", "filepath", "path")
-_SPECIES = (
-    "scientific_name",
-    "scientific name",
-    "species",
-    "species code",
-    "species_code",
-    "ebird_code",
-    "common name",
-    "annotation",
-    "label",
+# As `_key` has them.
+_START = ("begin time s", "start s", "start time", "start time s", "start")
+_END = ("end time s", "end s", "end time", "end")
+_LENGTH, _OFFSET, _SELECTION = ("delta time s",), ("file offset s",), ("selection", "selec")
+_RAVENS = {_START[0], _SELECTION[0]}
+_RECORDING = ("begin path", "begin file", "recording", "file", "filepath", "path", "sound files")
+_NAMES, _LABELS = ("scientific name", "species", "species code", "ebird code", "common name"), ("annotation", "label")
+_BLANK = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
+_TABLES = r"(?i)\.(txt|tsv|tab|csv|parquet|pq|xlsx?|ods)(\.gz)?$"
+_TABLE_NAME = re.compile(
+    r"(\.Table\.\d+)?(\.BirdNET)?(\.selections?)?(\.table)?(\.results)?\.(txt|tsv|tab|csv)(\.gz)?$", re.I
 )
-_OFFSET, _SELECTION = "file offset (s)", "selection"
-_TABLES = r"\.(txt|tsv|csv|parquet)$"
-_TABLE_NAME = re.compile(r"(\.Table\.\d+)?(\.BirdNET)?(\.selections?)?(\.table)?(\.results)?\.(txt|tsv|csv)$", re.I)
 _AUDACITY = re.compile(r"\s*\d+([.,]\d+)?\t\s*\d+([.,]\d+)?(\t.*)?$")
+_WANTED = (
+    "wanted Raven selection tables (with Begin Time (s) and End Time (s)), Audacity labels, BirdNET's CSV, or a table "
+    "with recording, start_s, end_s, scientific_name"
+)
+
+
+_Places = dict[tuple[str, ...], int | None]
 
 
 @dataclass(frozen=True)
 class _Sheet:
-    """A file's cells: `header` None for labels of Audacity; each row with its line number."""
+    """A file's cells below one header.
+
+    Attributes:
+        name: the file, below its folder.
+        url: the file, for error lines.
+        header: the columns as `_key` has them; those of Audacity, which writes none, by their place.
+        rows: each with its line number.
+        told: its columns and how it was read, for error lines.
+    """
 
     name: str
-    header: list[str] | None
-    rows: list[tuple[int, list[str]]]
+    url: str
+    header: list[str]
+    rows: list[sheets.Row]
+    told: str
+
+    def at(self, names: Sequence[str]) -> int | None:
+        """Where the first of these columns is.
+
+        Raises:
+            UserError: it is there twice, and says different things.
+        """
+        name = next((name for name in names if name in self.header), None)
+        if name is None:
+            return None
+        first, *others = [number for number, each in enumerate(self.header) if each == name]
+        for other in others:
+            if any(_cell(row, first) != _cell(row, other) for _, row in self.rows):
+                raise UserError(f"{self.url} has column {name!r} twice {self.told}")
+        return first
 
 
 def read(
     path: str, species_column: str | None = None, taxonomy: Taxonomy | None = None, with_empty: bool = False
-) -> pa.Table:
+) -> tuple[pa.Table, list[str]]:
     """Reads annotations.
 
     Args:
@@ -81,34 +109,33 @@ def read(
             the recording alone.
 
     Returns:
-        `ANNOTATIONS`, sorted by recording and start. `recording` is what the table says (`Begin Path`, else `Begin
-        File`, with forward slashes), or else the table's own path below `path` without its endings
-        (`a/x.Table.1.selections.txt` is of `a/x`): `matched` joins that to an archive's paths. Times count from the
-        recording's beginning.
+        (`ANNOTATIONS`, sorted by recording and start; why each other file of the folder is not used). `recording` is
+        what the table says (`Begin Path`, else `Begin File`, with forward slashes), or else the table's own path below
+        `path` without its endings (`a/x.Table.1.selections.txt` is of `a/x`): `matched` joins that to an archive's
+        paths. Times count from the recording's beginning.
 
     Raises:
-        UserError: nothing is there, nothing has one of the forms, a column is missing, a time is no number, or a
-            table of several files lacks `File Offset (s)`: Raven's times then count from the first file's beginning.
+        UserError: nothing is there; no file can be used, because it has none of the forms, a column is missing, a time
+            is no number, or it is of several files and lacks `File Offset (s)`: Raven's times then count from the first
+            file's beginning.
     """
     folder = files.Folder(path)
     rows: list[dict[str, Any]] = []
-    found = 0
-    for name in folder.tables(_TABLES):
-        sheet = _sheet(folder.open(name), name, species_column)
-        if sheet is None:
+    unused: list[str] = []
+    names = folder.tables(_TABLES)
+    for name in names:
+        try:
+            found = _of_file(folder.open(name), name, species_column, taxonomy)
+        except UserError as error:
+            unused.append(str(error))
             continue
-        found += 1
-        read_rows = _rows(sheet, folder.open(name), species_column, taxonomy)
-        if not read_rows and with_empty:
-            read_rows = [{"recording": _recording_of(name)}]
-        rows += read_rows
-    if not found:
-        raise UserError(
-            f"{path}: no annotations are there; wanted Raven selection tables (tab-separated with Begin Time (s) and "
-            "End Time (s)), Audacity labels, BirdNET's CSV, or a table with recording, start_s, end_s, scientific_name"
-        )
+        rows += found or ([{"recording": _recording_of(name)}] if with_empty else [])
+    if len(unused) == len(names):
+        if folder.table:
+            raise UserError(unused[0])
+        raise UserError(f"{path}: no annotations are there; {_WANTED}" + (f" (such as {unused[0]})" if unused else ""))
     table = pa.Table.from_pylist(rows, ANNOTATIONS)
-    return table.sort_by([("recording", "ascending"), ("start_s", "ascending"), ("end_s", "ascending")])
+    return table.sort_by([("recording", "ascending"), ("start_s", "ascending"), ("end_s", "ascending")]), unused
 
 
 def matched(annotations: pa.Table, recordings: Iterable[str]) -> tuple[pa.Table, list[str]]:
@@ -146,30 +173,50 @@ def matched(annotations: pa.Table, recordings: Iterable[str]) -> tuple[pa.Table,
     return table.filter(keep), sorted(name for name, found in place.items() if found is None)
 
 
-def _sheet(url: str, name: str, species_column: str | None) -> _Sheet | None:
-    """The file's cells, or None where it has none of the forms."""
-    if name.lower().endswith(".parquet"):
+def _of_file(url: str, name: str, species_column: str | None, taxonomy: Taxonomy | None) -> list[dict[str, Any]]:
+    """The calls of one file.
+
+    Raises:
+        UserError: it has none of the forms, or cannot be used.
+    """
+    parts = _sheets(url, name)
+    if len(parts) > 1 and any(part.rows and part.at(_RECORDING) is None for part in parts):
+        raise UserError(
+            f"{url} is {len(parts)} tables joined, without a column that says what recording each is of: Begin Path or "
+            "Begin File"
+        )
+    return [row for part in parts for row in _calls(part, species_column, taxonomy)]
+
+
+def _sheets(url: str, name: str) -> list[_Sheet]:
+    """The file's tables: one, or several where such were joined with their headers."""
+    if name.lower().endswith((".parquet", ".pq")):
         table = files.read_rows(url)
-        lines = [[("" if value is None else str(value)) for value in row.values()] for row in table.to_pylist()]
-        header = list(table.column_names)
+        lines = [["" if value is None else str(value) for value in row.values()] for row in table.to_pylist()]
+        found = [(1, table.column_names), *enumerate(lines, 2)]
+        told = how = ""
     else:
-        data = urls.read_bytes(url)
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = data.decode("latin-1")  # Raven writes the encoding of the machine that it runs on
+        text, encoding = sheets.decoded(sheets.contents(url), url)
         if _is_audacity(text):
             labels = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-            return _Sheet(name, None, [(n, line.split("\t")) for n, line in labels if not line.startswith("\\")])
-        first = text.partition("\n")[0]
-        delimiter = max("\t,;", key=first.count)
-        header, *lines = list(csv.reader(io.StringIO(text), delimiter=delimiter)) or [[]]
-    if _first(header, _START) is None or _first(header, _END) is None:
-        return None
-    named = _first(header, (species_column.lower(),) if species_column else _SPECIES) is not None
-    if not named and _first(header, _START[:1]) is None:
-        return None  # Raven's table that lacks the column is an error; another table of times is of something else
-    return _Sheet(name, header, [(number, row) for number, row in enumerate(lines, 2) if any(map(str.strip, row))])
+            cells = [(number, line.split("\t")) for number, line in labels if not line.startswith("\\")]
+            return [_Sheet(name, url, ["start s", "end s", "label"], cells, "")]
+        found, how = sheets.rows(text, url)
+        told = f", read as {encoding}, {how}"
+    parts: list[_Sheet] = []
+    for number, row in found:
+        if not parts or _is_header(row):
+            columns = textwrap.shorten(", ".join(filter(None, row)), 300, placeholder=" …")
+            parts.append(_Sheet(name, url, [_key(cell) for cell in row], [], f"(it has {columns}){told}"))
+        else:
+            width = len(parts[-1].header)
+            parts[-1].rows.append((number, sheets.fitted((number, row), width, url, how)))
+    return parts
+
+
+def _is_header(row: list[str]) -> bool:
+    header = {_key(cell) for cell in row if cell[:1].isalpha()}
+    return not header.isdisjoint((*_START, *_OFFSET)) and not header.isdisjoint((*_END, *_LENGTH))
 
 
 def _is_audacity(text: str) -> bool:
@@ -177,43 +224,61 @@ def _is_audacity(text: str) -> bool:
     return bool(lines) and all(line.startswith("\\") or _AUDACITY.match(line) for line in lines)
 
 
-def _rows(sheet: _Sheet, url: str, species_column: str | None, taxonomy: Taxonomy | None) -> list[dict[str, Any]]:
-    if sheet.header is None:
-        return [_audacity_row(sheet.name, url, number, row, taxonomy) for number, row in sheet.rows]
-    header = sheet.header
-    at_species = _first(header, (species_column.lower(),) if species_column else _SPECIES)
-    if at_species is None:
-        wanted = f"column {species_column!r}" if species_column else "column that names the species, such as Species"
-        raise UserError(f"{url} has no {wanted} (it has {', '.join(name for name in header if name)})")
-    at_start, at_end = _first(header, _START), _first(header, _END)
-    at_file, at_offset, at_selection = (_first(header, each) for each in (_RECORDING, (_OFFSET,), (_SELECTION,)))
-    result, seen, named = [], set(), set()
-    for number, row in sheet.rows:
-        selection = _cell(row, at_selection)
-        if selection and selection in seen:
-            continue  # another view of the same selection
-        seen.add(selection)
-        start_s, end_s = _seconds(url, number, row, at_start), _seconds(url, number, row, at_end)
-        if end_s < start_s:
-            raise UserError(f"{url}, line {number}: ends at {end_s:g} s, before it starts at {start_s:g} s")
-        if _cell(row, at_offset):
-            start_s, end_s = (offset := _seconds(url, number, row, at_offset)), offset + end_s - start_s
-        recording = _cell(row, at_file).replace("\\", "/") or _recording_of(sheet.name)
-        named.add(recording)
-        name = _name(_cell(row, at_species), taxonomy)
-        result.append({"recording": recording, "start_s": start_s, "end_s": end_s, "scientific_name": name})
-    if len(named) > 1 and at_offset is None and header[at_start or 0].strip().lower() == _START[0]:
+def _calls(sheet: _Sheet, species_column: str | None, taxonomy: Taxonomy | None) -> list[dict[str, Any]]:
+    """A table's rows, those of one selection in several views once."""
+    at: _Places = {names: sheet.at(names) for names in (_START, _END, _LENGTH, _OFFSET, _RECORDING, _SELECTION)}
+    begin = at[_START] if at[_OFFSET] is None else at[_OFFSET]
+    if begin is None or (at[_LENGTH] is None and (at[_START] is None or at[_END] is None)):
         raise UserError(
-            f"{url} is of {len(named)} files and has no column 'File Offset (s)': its times count from the beginning "
-            "of the first file; let Raven add that measurement"
+            f"{sheet.url} has no columns that say when a call begins and ends, such as Begin Time (s) and End Time (s) "
+            f"{sheet.told}"
         )
-    return result
+    at_species = _species(sheet, species_column)
+    calls: dict[tuple[Any, ...], dict[str, Any]] = {}
+    numbers: dict[str, set[str]] = defaultdict(set)
+    loose: set[str] = set()
+    for number, row in sheet.rows:
+        start_s, end_s = _span(sheet.url, number, row, at)
+        recording = _cell(row, at[_RECORDING]).replace("\\", "/") or _recording_of(sheet.name)
+        name = _name(next(filter(None, (_cell(row, column) for column in at_species)), ""), taxonomy)
+        selection = _cell(row, at[_SELECTION])
+        if not _cell(row, at[_OFFSET]):
+            loose.add(recording)
+        numbers[recording].add(selection)
+        # Another view of a selection says the same; another call may have its number, where tables were joined.
+        key = (recording, selection or f"line {number}", start_s, end_s, name)
+        calls[key] = {"recording": recording, "start_s": start_s, "end_s": end_s, "scientific_name": name}
+    # Raven counts through all files of a table; in one that was joined of a table a file, each has a selection 1.
+    if loose and len(numbers) > 1 and _START[0] in sheet.header and not all("1" in numbers[each] for each in loose):
+        raise UserError(
+            f"{sheet.url} is of {len(numbers)} files and has no column 'File Offset (s)': its times count from the "
+            "beginning of the first file; let Raven add that measurement"
+        )
+    return list(calls.values())
 
 
-def _audacity_row(name: str, url: str, number: int, row: list[str], taxonomy: Taxonomy | None) -> dict[str, Any]:
-    start_s, end_s = _seconds(url, number, row, 0), _seconds(url, number, row, 1)
-    label = _name(_cell(row, 2), taxonomy)
-    return {"recording": _recording_of(name), "start_s": start_s, "end_s": end_s, "scientific_name": label}
+def _species(sheet: _Sheet, species_column: str | None) -> list[int]:
+    """The columns that name the species, of which the first with something in it counts."""
+    asked = [(_key(species_column),)] if species_column else [(name,) for name in _NAMES]
+    found = [at for names in asked if (at := sheet.at(names)) is not None]
+    if not found and not species_column and (at := sheet.at(_LABELS)) is not None:
+        found = [at]
+    if not found and (sheet.rows or not _RAVENS & {*sheet.header}):
+        wanted = f"column {species_column!r}" if species_column else "column that names the species, such as Species"
+        raise UserError(f"{sheet.url} has no {wanted} {sheet.told}")
+    return found
+
+
+def _span(url: str, number: int, row: list[str], at: _Places) -> tuple[float, float]:
+    """Beginning and end of a row's call, seconds from the recording's beginning."""
+    has_end = bool(_cell(row, at[_START]) and _cell(row, at[_END]))
+    start_s = _seconds(url, number, row, at[_START if _cell(row, at[_START]) else _OFFSET])
+    end_s = _seconds(url, number, row, at[_END]) if has_end else start_s + _seconds(url, number, row, at[_LENGTH])
+    if end_s < start_s:
+        raise UserError(f"{url}, line {number}: ends at {end_s:g} s, before it starts at {start_s:g} s")
+    if _cell(row, at[_OFFSET]):
+        start_s, end_s = (offset := _seconds(url, number, row, at[_OFFSET])), offset + end_s - start_s
+    return start_s, end_s
 
 
 def _name(label: str, taxonomy: Taxonomy | None) -> str | None:
@@ -228,22 +293,25 @@ def _name(label: str, taxonomy: Taxonomy | None) -> str | None:
     return (binomial if underscore and " " in binomial else label) or None
 
 
-def _first(header: Sequence[str], names: Sequence[str]) -> int | None:
-    """Where the first of these columns is; headers are compared in lower case."""
-    lower = [name.strip().lower() for name in header]
-    return next((lower.index(name) for name in names if name in lower), None)
+def _key(name: str) -> str:
+    """A column's name in words: `Begin Time (s)`, `Begin.Time..s.` and `begin_time_s` are one."""
+    return re.sub(r"[\W_]+", " ", name.lower()).strip()
 
 
 def _cell(row: list[str], index: int | None) -> str:
-    return row[index].strip() if index is not None and index < len(row) else ""
+    text = row[index].strip() if index is not None and index < len(row) else ""
+    return "" if text in _BLANK else text
 
 
 def _seconds(url: str, number: int, row: list[str], index: int | None) -> float:
     text = _cell(row, index)
     try:
-        return float(text.replace(",", "."))
+        seconds = float(text.replace(",", "."))
     except ValueError:
-        raise UserError(f"{url}, line {number}: a time should be a number of seconds (got {text!r})") from None
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise UserError(f"{url}, line {number}: a time should be a number of seconds (got {text!r})")
+    return seconds
 
 
 def _recording_of(name: str) -> str:

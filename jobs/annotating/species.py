@@ -11,7 +11,7 @@ import numpy as np
 from inference.match import zero_shot as texts
 from jobs.shared import options as opts
 from songsight.errors import UserError
-from songsight.store import tables, urls
+from songsight.store import sheets, tables, urls
 
 if TYPE_CHECKING:
     from inference.annotate.ledger import Ledger
@@ -111,12 +111,12 @@ def read_list(path: str) -> dict[str, str | None]:
     """A list's scientific names, and the common names that it gives (BirdNET's `Genus epithet_Common Name`).
 
     Raises:
-        UserError: no such file.
+        UserError: no such file, or it is no text.
     """
     if not urls.exists(path):
         raise UserError(f"--species-list: no such file: {path}")
     listed: dict[str, str | None] = {}
-    for line in urls.read_bytes(path).decode("utf-8-sig", "replace").splitlines():
+    for line in sheets.decoded(sheets.contents(path), path)[0].splitlines():
         if line.strip() and not line.startswith("#"):
             name, _, common = line.partition("_")
             listed.setdefault(name.strip(), common.strip() or None)

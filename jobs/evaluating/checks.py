@@ -93,7 +93,7 @@ def _heard_in_training(trained_on: str | None, recordings: str) -> frozenset[str
 
 
 def _synonyms(url: str) -> dict[str, str]:
-    table = tables.read_table(url, "--synonyms", ("scientific_name", "synonym"))
+    table = tables.read_table(url, "--synonyms", tables.SYNONYMS.names, tables.SYNONYMS)
     names = zip(table["scientific_name"].to_pylist(), table["synonym"].to_pylist(), strict=True)
     return {name: synonym for name, synonym in names if name and synonym}
 

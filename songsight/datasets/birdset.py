@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 from songsight.datasets import files
 from songsight.datasets.taxonomy import Taxonomy
 from songsight.errors import UserError
+from songsight.store import sheets
 
 _SPLITS = ("train", "valid", "test", "test_5s")
 _SHARD = r"(?:-\d+-of-\d+)?"
@@ -138,9 +139,9 @@ def read_table(
     rows = _with_class_names(rows, features)
     if "filepath" not in rows.column_names and files.INDEX in rows.column_names:
         rows = rows.rename_columns({files.INDEX: "filepath"})
-    files.require(url, rows.column_names, ["filepath"])
+    sheets.require(url, rows.column_names, ["filepath"], sheets.seen(rows))
     if not {"ebird_code", "ebird_code_multilabel"} & set(rows.column_names):
-        files.require(url, rows.column_names, ["ebird_code or ebird_code_multilabel"])
+        sheets.require(url, rows.column_names, ["ebird_code or ebird_code_multilabel"])
 
     names = [posixpath.basename(path) if path else None for path in rows["filepath"].to_pylist()]
     paths = [folder.locate(each) if each else None for each in names]

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from songsight.datasets import files
 from songsight.errors import UserError
-from songsight.store import tables
+from songsight.store import sheets, tables
 
 _SCHEMAS = {"recordings": tables.RECORDINGS, "images": tables.IMAGES}
 
@@ -50,7 +50,7 @@ def read(folder: files.Folder, table: str = "recordings", columns: Mapping[str, 
         # Both may be names of ours: `species=scientific_name` for a table whose column is `species`.
         if own not in rows.column_names and own in schema.names and name in rows.column_names:
             raise UserError(f"--columns: {url} has no column {own!r}; songsight's column comes first: {own}={name}")
-    files.require(url, rows.column_names, [*needed, *columns.values()])
+    sheets.require(url, rows.column_names, [*needed, *columns.values()], sheets.seen(rows))
 
     result: dict[str, Any] = {name: rows[own] for name, own in taken.items() if own in rows.column_names}
     for name in rows.column_names:

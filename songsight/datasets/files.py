@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
 import os
 import posixpath
 import re
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -17,11 +14,9 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from songsight.errors import UserError
-from songsight.store import urls
+from songsight.store import sheets, urls
 
 # What an exported data frame calls the column that has no name.
 _INDEX_COLUMNS = ("", "Unnamed: 0")
@@ -119,49 +114,14 @@ def absolute(url: str) -> str:
 
 
 def read_rows(url: str, required: Iterable[str] = (), text: Sequence[str] = ()) -> pa.Table:
-    """Reads a CSV, TSV (either may be gzipped) or Parquet file.
-
-    Args:
-        url: the file. A text file's delimiter is whichever of tab, comma and semicolon its first line has most of.
-        required: columns that must be there.
-        text: columns to keep as text where a CSV's own look would make them numbers or dates: "00123" is an id.
+    """A table of `sheets.read`, without an index column, and without the sound itself that Hugging Face's exports
+    carry beside its description.
 
     Raises:
-        UserError: not a table, no rows, a column that is there twice, or required columns missing (all are named).
+        UserError: see there.
     """
-    name = url.lower().removesuffix(".gz")
-    try:
-        if name.endswith((".parquet", ".pq")):
-            with urls.open_read(url) as handle:
-                file = pq.ParquetFile(pa.PythonFile(handle))
-                # Hugging Face's exports carry the sound itself beside its description.
-                table = file.read([column for column in file.schema_arrow.names if column != "audio"])
-        else:
-            data = urls.read_bytes(url)
-            table = _delimited(gzip.decompress(data) if url.lower().endswith(".gz") else data, text)
-    except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{url} is not a readable CSV or Parquet table: {reason}") from None
-    table = table.drop_columns([column for column in table.column_names if column in _INDEX_COLUMNS])
-    twice = sorted({column for column in table.column_names if table.column_names.count(column) > 1})
-    if twice:
-        raise UserError(f"{url} has column {', '.join(map(repr, twice))} twice")
-    require(url, table.column_names, required)
-    if len(table) == 0:
-        raise UserError(f"{url} has no rows")
-    return table
-
-
-def _delimited(data: bytes, text: Sequence[str]) -> pa.Table:
-    header = data.split(b"\n", 1)[0]
-    delimiter = max("\t,;", key=lambda sign: header.count(sign.encode()))
-    return pyarrow.csv.read_csv(
-        io.BytesIO(data),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types={column: pa.string() for column in text}, strings_can_be_null=True
-        ),
-    )
+    table = sheets.read(url, required, text, without=("audio",))
+    return table.drop_columns([column for column in table.column_names if column in _INDEX_COLUMNS])
 
 
 def stack(parts: Sequence[pa.Table], where: str) -> pa.Table:
@@ -175,17 +135,6 @@ def stack(parts: Sequence[pa.Table], where: str) -> pa.Table:
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{where}: its tables do not fit together, take one at a time ({reason})") from None
-
-
-def require(where: str, have: Sequence[str], required: Iterable[str]) -> None:
-    """Checks that a table has its columns.
-
-    Raises:
-        UserError: naming the missing ones and those that are there.
-    """
-    missing = [column for column in dict.fromkeys(required) if column not in have]
-    if missing:
-        raise UserError(f"{where} has no column {', '.join(map(repr, missing))} (it has {', '.join(have)})")
 
 
 def read_json(url: str) -> Any:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from songsight.datasets import files
 from songsight.errors import UserError
-from songsight.store import tables, urls
+from songsight.store import sheets, tables, urls
 
 _BUCKET = "s3://inaturalist-open-data"
 
@@ -134,7 +134,7 @@ def _scan(folder: files.Folder, name: str) -> str:
             header = handle.readline().decode().rstrip("\r\n").split("\t")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{url} is not a gzipped table: {error}") from None
-    files.require(url, header, _COLUMNS[name])
+    sheets.require(url, header, _COLUMNS[name])
     columns = ", ".join(f"'{column}': 'VARCHAR'" for column in header)
     quoted_url = url.replace("'", "''")
     return (

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from songsight.datasets import files
 from songsight.errors import UserError
-from songsight.store import tables
+from songsight.store import sheets, tables
 
 _SPLITS = ("train", "val", "test")
 _RANKS = {rank: "specific_epithet" if rank == "species" else rank for rank in tables.RANKS}
@@ -53,10 +53,10 @@ def species(folder: files.Folder, split: str) -> list[dict[str, Any]]:
     """
     url = folder.open(f"{split}.json")
     content = files.read_json(url)
-    files.require(url, list(content), ["categories"])
+    sheets.require(url, list(content), ["categories"])
     if not content["categories"]:
         raise UserError(f"{url} lists no categories")
-    files.require(f"{url}: categories", list(content["categories"][0]), _NEEDED["categories"])
+    sheets.require(f"{url}: categories", list(content["categories"][0]), _NEEDED["categories"])
     found: dict[str, dict[str, Any]] = {}
     for row in content["categories"]:
         names = {"scientific_name": row["name"], "common_name": row.get("common_name")}
@@ -68,11 +68,11 @@ def species(folder: files.Folder, split: str) -> list[dict[str, Any]]:
 def _read_split(folder: files.Folder, split: str) -> pa.Table:
     url = folder.open(f"{split}.json")
     content = files.read_json(url)
-    files.require(url, list(content), _NEEDED)
+    sheets.require(url, list(content), _NEEDED)
     for name, needed in _NEEDED.items():
         if not content[name]:
             raise UserError(f"{url} lists no {name}")
-        files.require(f"{url}: {name}", list(content[name][0]), needed)
+        sheets.require(f"{url}: {name}", list(content[name][0]), needed)
     audio: list[dict[str, Any]] = content["audio"]
     categories = {category["id"]: category for category in content["categories"]}
     licenses = {license["id"]: license.get("name") for license in content.get("licenses", [])}

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from songsight.datasets import files
 from songsight.errors import UserError
-from songsight.store import tables
+from songsight.store import sheets, tables
 
 _ALIASES = {
     "sci_name": "scientific_name",
@@ -101,7 +101,7 @@ def read(url: str) -> Taxonomy:
 def _by_column(rows: pa.Table, lower: list[str], url: str) -> list[dict[str, Any]]:
     """The rows of a table with a column a rank."""
     renamed = [_ALIASES[name] if name in _ALIASES and _ALIASES[name] not in lower else name for name in lower]
-    files.require(url, renamed, ["scientific_name"])
+    sheets.require(url, renamed, ["scientific_name"], sheets.seen(rows))
     present = [name for name in (*_NAMES, "species_code") if name in renamed]
     # By position: in lower case two columns may have come to share a name, of which the first counts.
     chosen = rows.rename_columns(renamed).select([renamed.index(name) for name in present])

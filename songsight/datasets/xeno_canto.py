@@ -18,6 +18,7 @@ import pyarrow as pa
 from songsight.datasets import files
 from songsight.datasets.folder import ENDINGS
 from songsight.errors import UserError
+from songsight.store import sheets
 
 _NUMBERED = re.compile(rf"^(?:XC(\d+).*|(\d+))\.(?:{'|'.join(ENDINGS['recordings'])})$", re.IGNORECASE)
 # Pictures of the sound.
@@ -83,7 +84,7 @@ def _records(folder: files.Folder) -> list[dict[str, Any]]:
         if not isinstance(page, dict) or not isinstance(page.get("recordings"), list):
             continue
         for row in page["recordings"]:
-            files.require(f"{folder.open(name)}: recordings", list(row), ["id", "gen", "sp"])
+            sheets.require(f"{folder.open(name)}: recordings", list(row), ["id", "gen", "sp"])
             records.setdefault(str(row["id"]), row)
     if not records:
         raise UserError(f"{folder.root} has no JSON page with a list of recordings, as xeno-canto's API answers")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from songsight.errors import UserError
-from songsight.store import urls
+from songsight.store import sheets, urls
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 """The seven Linnaean ranks, from the root down. `species` is the epithet, as BioCLIP-2's taxonomic strings have it."""
@@ -129,6 +129,9 @@ RECORDINGS_SEEN = pa.schema(
     ]
 )
 
+LABELS = pa.schema([pa.field("label", pa.string()), pa.field("scientific_name", pa.string())])
+SYNONYMS = pa.schema([pa.field("scientific_name", pa.string()), pa.field("synonym", pa.string())])
+
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table with the schema's columns first, cast, missing ones null; other columns are kept behind them.
@@ -142,7 +145,8 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
             columns[field.name] = pa.nulls(len(table), field.type)
             continue
         try:
-            columns[field.name] = table[field.name].cast(field.type)
+            column = table[field.name]
+            columns[field.name] = (numbers(column) if field.type == pa.float64() else column).cast(field.type)
         except pa.ArrowException as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"column {field.name!r} should be {field.type}: {reason}") from None
@@ -150,10 +154,23 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns | {name: table[name] for name in extra})
 
 
+def numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as float64; text may have a decimal comma, where none of the column has a point.
+
+    Raises:
+        pa.ArrowException: something is no number.
+    """
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.utf8_trim_whitespace(column)
+        if not pc.any(pc.match_substring(column, ".")).as_py():
+            column = pc.replace_substring_regex(column, r"^([+-]?\d*),(\d+)$", r"\1.\2")
+    return column.cast(pa.float64())
+
+
 def read_table(
     url: str, what: str, required: Iterable[str], schema: pa.Schema | None = None, columns: list[str] | None = None
 ) -> pa.Table:
-    """Reads a Parquet file (or CSV, by its ending) and checks that it has the columns that the caller needs.
+    """Reads a table that a person gave (see `songsight.store.sheets`) and checks that it has the columns asked for.
 
     Args:
         url: the file.
@@ -168,24 +185,11 @@ def read_table(
     """
     if not urls.exists(url):
         raise UserError(f"{what}: no such file: {url}")
+    text = [field.name for field in schema or () if pa.types.is_string(field.type)]
     try:
-        if url.lower().endswith(".csv"):
-            table = _read_csv(urls.read_bytes(url), schema)
-        else:
-            with urls.open_read(url) as handle:
-                table = pq.read_table(pa.PythonFile(handle), columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{what}: {url} is not a readable Parquet or CSV table: {first_line}") from None
-    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if twice:
-        raise UserError(f"{what}: {url} has column {', '.join(map(repr, twice))} twice")
-    missing = [name for name in required if name not in table.column_names]
-    if missing:
-        have = ", ".join(table.column_names)
-        raise UserError(f"{what}: {url} has no column {', '.join(map(repr, missing))} (it has {have})")
-    if len(table) == 0:
-        raise UserError(f"{what}: {url} has no rows")
+        table = sheets.read(url, required, text, columns)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
     if schema is None:
         return table
     try:
@@ -211,16 +215,6 @@ def check_ids(table: pa.Table, column: str, required: bool = True) -> None:
     if twice:
         more = f" and {len(twice) - 3:,} more" if len(twice) > 3 else ""
         raise UserError(f"{column} should be there once each: {', '.join(twice[:3])}{more}")
-
-
-def _read_csv(data: bytes, schema: pa.Schema | None) -> pa.Table:
-    """A CSV's cells by their look, but as text where the schema has text: "007" is an id. A blank cell is null."""
-    import pyarrow.csv
-
-    text = {field.name: field.type for field in schema or () if pa.types.is_string(field.type)}
-    options = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True)
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    return pyarrow.csv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=options)
 
 
 def fingerprint(table: pa.Table) -> str:

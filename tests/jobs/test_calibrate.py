@@ -93,6 +93,30 @@ def test_the_fit_is_that_of_the_labelled_windows(
     assert Image.open(fitted.with_suffix(".png")).width > 300
 
 
+def test_labels_of_joined_tables_with_codes_teach_the_same_and_what_is_not_used_is_said(
+    trial: Path, labels: Path, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same labels from two Excel's: selections that start again in each recording, decimal commas, codes."""
+    lines = ["sep=;", "Selection;Begin Time (s);Delta Time (s);Begin File;Code;;"]
+    number = {DAWN: 0, "site-a/half.wav": 0}
+    for row in pq.read_table(labels).to_pylist():
+        number[row["path"]] += 1
+        length = f"{row['end_s'] - row['start_s']}".replace(".", ",")
+        code = {"Strix aluco": "007", "Great Tit": "GT", "Parus major": "GT"}[row["scientific_name"]]
+        start = str(row["start_s"]).replace(".", ",")
+        lines.append(f"{number[row['path']]};{start};{length};{row['path']};{code};;")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "all.csv").write_text("\r\n".join(lines), encoding="utf-16")
+    (tmp_path / "labels" / "read me.txt").write_text("Who heard what.")
+    (tmp_path / "names.csv").write_text("label\tscientific_name\t\n007\tStrix aluco\t\nGT\tParus major\t\n")
+    how = {"labels": str(tmp_path / "labels"), "names": str(tmp_path / "names.csv"), "label_column": "Code"}
+    calibrate.main(calibrate.Options(annotated=str(trial), out=str(tmp_path / "c.json"), **how))
+    again, first = (json.loads(url.read_text()) for url in (tmp_path / "c.json", fitted))
+    assert again == first
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"--labels: not used: {tmp_path / 'labels' / 'read me.txt'} has no columns that say when")
+
+
 def test_hits_carry_probabilities_that_filter(
     trial: Path, fitted: Path, gallery_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

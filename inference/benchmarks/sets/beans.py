@@ -24,7 +24,7 @@ from inference.benchmarks.sets import windows
 from inference.benchmarks.task import Ask, Labelled
 from songsight.datasets import files
 from songsight.errors import UserError
-from songsight.store import urls
+from songsight.store import sheets, urls
 
 _SPLITS = {"train": "train_data", "val": "valid_data", "test": "test_data"}
 _NEEDED = ("name", "type", *_SPLITS.values(), "labels")
@@ -46,7 +46,7 @@ def read(ask: Ask) -> list[Labelled]:
         raise UserError(f"{url} is not YAML: {' '.join(str(error).split())}") from None
     sets = {}
     for one in listed or []:
-        files.require(url, list(one), _NEEDED)
+        sheets.require(url, list(one), _NEEDED)
         sets[str(one["name"])] = one
     chosen = list(files.chosen_parts(sets, ask.parts, url))
     if not ask.parts:
@@ -111,7 +111,7 @@ def _detected(
     folder: files.Folder, name: str, about: dict[str, Any], label: Any, lost: list[str]
 ) -> Iterator[dict[str, Any]]:
     url = folder.open(name)
-    files.require(f"datasets.yml: {about['name']}", list(about), ("window_width", "window_shift"))
+    sheets.require(f"datasets.yml: {about['name']}", list(about), ("window_width", "window_shift"))
     width_s, shift_s = float(about["window_width"]), float(about["window_shift"])
     for number, line in enumerate(urls.read_bytes(url).decode().splitlines(), 1):
         try:

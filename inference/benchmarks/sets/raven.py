@@ -36,11 +36,12 @@ def read(ask: Ask) -> list[Labelled]:
     """
     if ask.annotations is None:
         raise UserError("--benchmark raven needs --annotations: selection tables, Audacity labels or a table of them")
-    listed = tables_of_calls.read(ask.annotations, ask.species_column, ask.taxonomy, with_empty=True)
+    listed, unused = tables_of_calls.read(ask.annotations, ask.species_column, ask.taxonomy, with_empty=True)
     root = urls.absolute(ask.data)
     found = listing.listing(root, "--data")
     table, strangers = tables_of_calls.matched(listed, found.table["path"].to_pylist())
-    notes = [f"annotated, but not below {ask.data}: {', '.join(strangers)}"] if strangers else []
+    notes = [f"not used: {reason}" for reason in unused]
+    notes += [f"annotated, but not below {ask.data}: {', '.join(strangers)}"] if strangers else []
     if not len(table):
         raise UserError(f"--annotations {ask.annotations}: none is of a recording of --data {ask.data}: {strangers[0]}")
     calls: dict[str, list[dict[str, Any]]] = defaultdict(list)

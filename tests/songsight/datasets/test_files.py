@@ -75,12 +75,11 @@ def test_parquet_leaves_the_sound_itself_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"a,b\n1,2\n", r"has no column 'path', 'species' \(it has a, b\)"),
+        (b"a,b\n1,2\n", r"has no column 'path', 'species' \(it has a, b\), read as UTF-8, separated by commas"),
         (b"path,species\n", "has no rows"),
-        (b"", "not a readable CSV"),
+        (b"", "not a readable Parquet or CSV table: it is empty"),
         (b"path,path,species\n1,2,3\n", "has column 'path' twice"),
-        (b"path,species\n\xff\xfe,b\xe9\n", "not a readable CSV"),
-        (b"path,species\n1,2\n1,2,3\n", "not a readable CSV"),
+        (b"path,species\n1,2\n1,2,3\n", "line 3 has 3 cells, the header 2"),
     ],
 )
 def test_bad_tables_are_told_apart(tmp_path: Path, content: bytes, said: str) -> None:

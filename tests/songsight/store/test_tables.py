@@ -37,6 +37,7 @@ def written(url: Path, content: bytes | pa.Table | None) -> Path:
             "URL has no column 'path', 'scientific_name' (it has file)",
         ),
         ("t.csv", b"path,path,scientific_name\na,b,c\n", "URL has column 'path' twice"),
+        ("t.csv", b"path^scientific_name\na^b\n", "URL has no column 'path', 'scientific_name' (it has path^scient"),
         ("t.csv", b"path,scientific_name\n", "URL has no rows"),
         ("t.parquet", pa.Table.from_pylist([ROW]).slice(0, 0), "URL has no rows"),
         (
@@ -81,6 +82,15 @@ def test_a_csv_has_nulls_for_blank_cells_and_ids_as_they_are_written(tmp_path: P
     assert (first["start_s"], second["start_s"]) == (None, 1.5)
     assert second["scientific_name"] is None
     assert (first["weight"], second["weight"]) == (None, 2)
+
+
+def test_numbers_may_have_decimal_commas_but_no_thousands(tmp_path: Path) -> None:
+    content = b"path;scientific_name;start_s;latitude\na.wav;Turdus merula;1,5;-52,516\nb.wav;Turdus merula;0;,25\n"
+    table = read(written(tmp_path / "t.csv", content))
+    assert (table["start_s"].to_pylist(), table["latitude"].to_pylist()) == ([1.5, 0], [-52.516, 0.25])
+    for wrong in (b"1,234,567", b"1,234.5"):
+        with pytest.raises(UserError, match="column 'start_s' should be double"):
+            read(written(tmp_path / "t.csv", content.replace(b"1,5", wrong)))
 
 
 def test_rows_may_lack_ids(tmp_path: Path) -> None:
