@@ -125,6 +125,7 @@ def main(options: Options) -> None:
 def _annotate(options: Options, command: Command, job: Job, inputs: Inputs, stamp: str) -> None:
     """The same behind the loading, while no other run is at `--out`."""
     from jobs.annotating import finalize, identity, say, steps
+    from jobs.shared import tracking
     from songsight.store import urls
 
     # Check: that no other run lies at --out, and what of this one is done.
@@ -137,6 +138,7 @@ def _annotate(options: Options, command: Command, job: Job, inputs: Inputs, stam
         return
     if not options.dry_run:
         urls.require_writable(options.out, "--out")
+        tracking.experiment("annotate")
     job.plan(state)
     if options.dry_run:
         print(job.describe())

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import importlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any, NoReturn, TextIO
 
 from songsight.errors import JobError, UserError
 
@@ -31,6 +35,28 @@ JOBS = {
     "calibrate": "fit probabilities to hits' scores from labelled recordings",
     "report": "draw the page of an annotated archive",
 }
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by a signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class _Results:
+    """Standard output for the main thread, whose results go there; what Ray's threads print goes to stderr."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        mine = threading.current_thread() is threading.main_thread()
+        return (self._stream if mine else sys.stderr).write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def usage() -> str:
@@ -53,11 +79,20 @@ def usage() -> str:
 
 def command(*words: str) -> NoReturn:
     """The process of `songsight …`: runs `main` on these words and the command line's, and ends with its exit code."""
+    sys.stdout = _Results(sys.stdout)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # not what `nohup` ignores
+            signal.signal(number, _terminate)
     try:
         main([*words, *sys.argv[1:]])
     except SystemExit as stop:
         leave(stop.code if isinstance(stop.code, int) else 0)
     leave(0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # one is enough
+    raise Terminated(number)
 
 
 def leave(code: int) -> NoReturn:
@@ -88,7 +123,10 @@ def leave(code: int) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one job; exits with 0 when it is done, 2 for bad input, 1 for another failure, 130 when interrupted."""
+    """Runs one job; exits with 0 when it is done, 2 for bad input, 1 for another failure, 130 when interrupted.
+
+    Ended by another signal it exits with 128 and the signal's number, such as 143 for SIGTERM.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help", "help"):
         print(usage())
@@ -118,6 +156,7 @@ def run_job(job: str, args: Sequence[str] | None = None) -> None:
 
     prog = f"songsight {job}"
     module = importlib.import_module(f"jobs.{job}")
+    chosen = None
     try:
         chosen = options.parse(module.Options, sys.argv[1:] if args is None else args, prog, module.__doc__ or "")
         module.main(chosen)
@@ -127,13 +166,46 @@ def run_job(job: str, args: Sequence[str] | None = None) -> None:
     except JobError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
+        print(f"{prog}: interrupted{_unfinished(chosen)}", file=sys.stderr)
+        sys.exit(128 + number)
     except BrokenPipeError:
         # The reader of our output went away (`songsight … | head`): nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+
+    except Exception as error:
+        full = next(filter(None, map(_full_disk, _causes(error))), None)
+        if full is None:
+            raise
+        print(f"{prog}: error: {full}{_unfinished(chosen)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _unfinished(chosen: Any) -> str:
+    """What there is to know of a job's results where it was cut off."""
+    out = getattr(chosen, "out", None)
+    return f": --out {out} is not finished; give the same command again" if out else ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from, also where Ray brought it from another process."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or getattr(error, "cause", None) or error.__context__
+
+
+def _full_disk(error: BaseException) -> str | None:
+    """What a disk without room says; None for another error."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{os.strerror(error.errno)}{where}"
+    if "database or disk is full" in str(error):  # SQLite's words, from below MLflow
+        return "the disk of MLFLOW_TRACKING_URI is full"
+    return None
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from jobs.distilling import promotion, resume
 from jobs.shared import cluster, tracking
 from jobs.shared import options as opts
 from songsight.errors import UserError
-from songsight.store import checkpoints, lease, registry, urls
+from songsight.store import checkpoints, lease, urls
 
 if TYPE_CHECKING:
     from distill.train.recipe import Recipe
@@ -161,7 +161,7 @@ def _train(options: Options, parent: str | None) -> Result:
     from jobs.distilling import prepare, register, splits, training
 
     # What goes in: loaded, and checked for what a training would fail on later.
-    registry.require_answer()
+    tracking.experiment("distill")
     table = splits.read(options.recordings)
     recordings = splits.for_training(
         table, options.recordings, options.batch_size, options.eval_recordings, options.seed
@@ -171,7 +171,6 @@ def _train(options: Options, parent: str | None) -> Result:
         raise UserError(f"--wise-ft: {options.recordings} has no rows whose split is val to choose the best mixture by")
     rule = promotion.read_rule(options.promote_if, options.gallery, held_out)
     if rule:
-        tracking.experiment("distill")
         rule.rival_value(options.register_as)  # that it is there is better known before the training
     inputs, teacher = prepare.load(_sources(options), table)
     fingerprints = inputs.fingerprints

@@ -6,9 +6,12 @@ import contextlib
 import io
 import logging
 import os
+import secrets
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -18,6 +21,8 @@ from songsight.reasons import one_line
 from songsight.store import registry
 
 ANSWER_S = 10.0
+MOST_BYTES = 40
+"""Of the folder of Ray's sockets: their names have 66 more, and a socket's may have 107."""
 T = TypeVar("T")
 
 
@@ -40,7 +45,7 @@ def connect() -> None:
         try:
             # The C++ core announces the level it was given on stderr. What workers print stays in Ray's own logs: the
             # job says what matters, and errors come with their traceback.
-            with _without_stderr(), _where(address) as where:
+            with _without_stderr(), _own_signals(), _where(address) as where:
                 ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
         except ConnectionError as error:  # such as of a cluster that wants a token
             if not address:
@@ -55,8 +60,9 @@ def _where(address: str) -> Iterator[dict[str, Any]]:
     if address:
         yield {"address": address}
         return
+    _provide_token()
     with tempfile.TemporaryDirectory() as empty:
-        yield {
+        yield _short_folder() | {
             # Without an address Ray would first try the last cluster that `ray start` noted down on this machine, and
             # wait ten minutes for it where it was killed.
             "address": "local",
@@ -65,6 +71,55 @@ def _where(address: str) -> Iterator[dict[str, Any]]:
             # taken for songsight's. A store in a relative file is meant from there nevertheless.
             "runtime_env": {"working_dir": empty, "env_vars": {"MLFLOW_TRACKING_URI": registry.store()}},
         }
+
+
+def _provide_token() -> None:
+    """Gives this Ray a token of its own where it cannot keep one in the home folder."""
+    folder = os.path.expanduser("~/.ray")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        try:
+            open(os.path.join(folder, "auth_token")).close()
+        except FileNotFoundError:
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _short_folder() -> dict[str, str]:
+    """Where Ray's sockets are to lie, if their names would be too long below `RAY_TMPDIR` or `TMPDIR`.
+
+    Raises:
+        UserError: there is no such place.
+    """
+    given = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "")
+    if not given or len(os.fsencode(os.environ[given])) <= MOST_BYTES:
+        return {}
+    folder = os.path.join("/tmp", f"songsight-{os.getuid()}")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{given} {os.environ[given]}: is too long for Ray's sockets, and {folder} cannot be written "
+            f"({error.strerror}); set RAY_TMPDIR to a folder whose name has at most {MOST_BYTES} bytes"
+        ) from None
+    return {"_temp_dir": folder}
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keeps what this process does at SIGTERM, which Ray would replace by an exit without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as stop:  # Ray's own, which came meanwhile
+        if stop.code == signal.SIGTERM and callable(before):
+            before(signal.SIGTERM, None)
+        raise
+    if threading.current_thread() is threading.main_thread() and callable(before):
+        signal.signal(signal.SIGTERM, before)
 
 
 def connect_beside(work: Callable[[], T]) -> T:

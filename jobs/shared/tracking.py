@@ -9,15 +9,19 @@ import contextlib
 import logging
 import os
 import platform
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from songsight.errors import UserError
 from songsight.reasons import one_line
-from songsight.store.registry import require_answer, store
+from songsight.store import urls
+from songsight.store.registry import database, require_answer, store
 
 if TYPE_CHECKING:
     import mlflow
@@ -57,9 +61,14 @@ def experiment(job: str) -> str:
     A local store keeps its artifacts in `mlartifacts` beside the database rather than wherever the job was started.
 
     Raises:
-        UserError: the store does not answer, or is none that MLflow still writes to.
+        UserError: the store does not answer, cannot be written, is none that MLflow still writes to, or the experiment
+            was deleted there.
     """
     require_answer()
+    uri = store()
+    file = database(uri)
+    if file:
+        _require_writable(uri, file)
     # MLflow asks the network who it is talking to, and says how it makes its tables, unless told not to.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -68,17 +77,39 @@ def experiment(job: str) -> str:
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    uri = store()
     name = f"songsight-{job}"
-    location = None
-    if uri.startswith("sqlite:///"):
-        location = "file://" + os.path.join(os.path.dirname(uri.removeprefix("sqlite:///")), "mlartifacts", name)
+    location = Path(file).with_name("mlartifacts").joinpath(name).as_uri() if file else None
     try:
         mlflow.set_tracking_uri(uri)
         found = mlflow.get_experiment_by_name(name)
-        return found.experiment_id if found is not None else mlflow.create_experiment(name, artifact_location=location)
+        if found is None:
+            return mlflow.create_experiment(name, artifact_location=location)
     except Exception as error:  # MLflow's own, the database's, or of a URI that it does not know
         raise UserError(f"MLFLOW_TRACKING_URI {uri}: {one_line(str(error))}") from None
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"MLFLOW_TRACKING_URI {uri}: the experiment {name} was deleted there; `mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}` brings it back, `mlflow gc` makes room for a new one"
+        )
+    if found.artifact_location.startswith("file:"):
+        urls.require_writable(unquote(urlsplit(found.artifact_location).path), f"MLFLOW_TRACKING_URI {uri}:")
+    return found.experiment_id
+
+
+def _require_writable(uri: str, file: str) -> None:
+    """Raises UserError where nothing can be noted down in a database's file, or it is none."""
+    if not os.path.exists(file):
+        urls.require_writable(os.path.dirname(file), f"MLFLOW_TRACKING_URI {uri}:")
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=60)) as held:
+            held.execute("BEGIN IMMEDIATE")
+            held.execute("CREATE TABLE songsight_tries (tried)")
+            held.rollback()
+    except sqlite3.Error as error:
+        raise UserError(
+            f"MLFLOW_TRACKING_URI {uri}: {error}; set it to another store, such as sqlite:////path/mlflow.db"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -108,6 +139,8 @@ def run(
         UserError: see `experiment`.
     """
     experiment_id = experiment(job)
+    # Whatever started the job may have one of its own there; the job's is found in the job's experiment.
+    os.environ.pop("MLFLOW_RUN_ID", None)
     import mlflow
 
     if parent:

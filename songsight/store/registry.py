@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from songsight.errors import UserError
 from songsight.store import cache, urls
@@ -29,12 +29,22 @@ _FORM = re.compile(r"^models:/(?P<name>[^/@]+)(/(?P<version>\d+|latest)|@(?P<ali
 
 
 def store() -> str:
-    """The tracking URI of this process; local stores are made absolute so that workers elsewhere on disk find them."""
+    """The tracking URI of this process; local stores are made absolute so that workers elsewhere on disk find them.
+
+    In the folder's name the signs stand escaped that would be read as parts of the URI.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     prefix = "sqlite:///"
     if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
-        uri = prefix + os.path.abspath(uri.removeprefix(prefix))
+        folder = os.getcwd().replace("%", "%25").replace("?", "%3F")
+        uri = prefix + os.path.normpath(os.path.join(folder, uri.removeprefix(prefix)))
     return uri
+
+
+def database(uri: str) -> str | None:
+    """The file of a store that is one on this machine; None for other stores."""
+    prefix = "sqlite:////"
+    return "/" + unquote(uri.removeprefix(prefix).partition("?")[0]) if uri.startswith(prefix) else None
 
 
 def location(uri: str, option: str) -> str:
@@ -61,7 +71,7 @@ def location(uri: str, option: str) -> str:
     version = _version(client, uri, option)
     source = client.get_model_version_download_uri(version.name, version.version)
     if source.startswith("file:"):
-        source = urlsplit(source).path
+        source = unquote(urlsplit(source).path)
     if source.startswith("mlflow-artifacts:"):
         return f"{SCHEME}{version.name}/{version.version}"
     described = urls.join(source, "MLmodel")

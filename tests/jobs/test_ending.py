@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import psutil
 import pytest
 
 from jobs.cli import JOBS, command
+from tests.conftest import World
 
 # Output is written at the end, as in a pipe of a user's.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -100,6 +103,80 @@ def test_each_module_that_is_run_ends_so(module: str) -> None:
     run = end(ARROW_STILL_READS + run_it)
     assert run.returncode == 2, run.stderr
     assert "error: " in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)], ids=["TERM", "HUP", "INT"]
+)
+def test_a_signal_ends_a_job_in_one_line_and_the_same_command_goes_on(
+    number: int, code: int, tmp_path: Path, world: World, teacher_dir: Path
+) -> None:
+    words = [sys.executable, "-m", "jobs.gallery", "--images", str(world.images), "--teacher", str(teacher_dir)]
+    out = tmp_path / "gallery"
+    words += ["--out", str(out)]
+    environment = {name: value for name, value in BUFFERED.items() if name != "RAY_ADDRESS"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen(words, start_new_session=True, **pipes) as driver:  # type: ignore[call-overload]
+        until = time.monotonic() + 60
+        while not (out / ".claim").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        time.sleep(3.0 if number == signal.SIGTERM else 0.0)  # Ray has a handler of its own when it has begun
+        driver.send_signal(number)
+        said, complained = driver.communicate(timeout=60)
+    assert driver.returncode == code, complained
+    assert said == ""
+    last = f"songsight gallery: interrupted: --out {out} is not finished; give the same command again"
+    assert complained.splitlines()[-1] == last
+    assert not out.exists()  # the claim is given back, and nothing else was there
+
+
+FULL = """
+import ray, sys
+from jobs import cli, gallery
+from jobs.shared import cluster
+
+def full(options):
+    cluster.connect()
+    def write():
+        with open("/dev/full", "wb", buffering=0) as sink:
+            sink.write(b"much")
+    ray.get(ray.remote(write).remote())
+
+gallery.main = full
+sys.argv[1:] = ["--images", "i.csv", "--out", "far/gallery"]
+cli.command("gallery")
+"""
+
+
+def test_a_full_disk_is_one_line_that_names_the_output() -> None:
+    run = end(FULL)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.splitlines() == [
+        "songsight gallery: error: No space left on device: --out far/gallery is not finished; "
+        "give the same command again"
+    ]
+
+
+TALKING = """
+import sys, threading
+from jobs import cli
+
+def usage():
+    thread = threading.Thread(target=print, args=("of Ray's",))
+    thread.start()
+    thread.join()
+    return "help"
+
+cli.usage = usage
+sys.argv[1:] = ["--help"]
+cli.command()
+"""
+
+
+def test_what_threads_print_is_no_result() -> None:
+    run = end(TALKING)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "help\n", "of Ray's\n")
 
 
 def test_what_is_installed_is_the_command() -> None:

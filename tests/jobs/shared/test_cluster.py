@@ -69,3 +69,25 @@ def test_a_cluster_that_was_killed_does_not_hold_up_the_next_job() -> None:
             timeout=120,
         )
     assert said.stdout == "True\n", said.stderr
+
+
+PLAIN = "from jobs.shared import cluster; cluster.connect(); import ray; print(ray.get(ray.remote(lambda: 7).remote()))"
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR", "HOME"])
+def test_it_starts_whatever_the_environment_is_like(name: str, tmp_path: Path) -> None:
+    """Slurm's long folders for temporary files, and a container's user without a home."""
+    folder = tmp_path / ("job-1355700-" + "x" * 80)
+    folder.mkdir()
+    value = "/dev/null/home" if name == "HOME" else str(folder)
+    given = {key: old for key, old in os.environ.items() if key not in ("RAY_ADDRESS", "PYTHONPATH")} | {name: value}
+    ran = subprocess.run([sys.executable, "-c", PLAIN], capture_output=True, text=True, env=given, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "7\n"), ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_long_folder_without_a_short_one_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 80)
+    monkeypatch.setattr(cluster.os, "makedirs", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only")))
+    with pytest.raises(UserError, match=r"set RAY_TMPDIR to a folder whose name has at most 40 bytes"):
+        cluster._short_folder()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -48,3 +50,58 @@ def test_a_store_that_goes_away_at_the_end_fails_nothing(capsys: pytest.CaptureF
     said = capsys.readouterr().err
     assert "MLflow did not take it that run" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["site #4", "what?", "50%20 off", "a;b&c=d", "ü ñ"])
+def test_what_is_logged_lies_in_the_working_folder_whatever_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with tracking.run("distill", {}) as run:
+        mlflow.log_text("heard", "note.txt")
+    found = mlflow.MlflowClient(tracking_uri=tracking.store()).list_artifacts(run.info.run_id)
+    assert [artifact.path for artifact in found] == ["note.txt"]
+    assert (tmp_path / name / "mlflow.db").is_file()
+    written = [path.relative_to(tmp_path / name).parts for path in tmp_path.rglob("note.txt")]
+    assert written == [("mlartifacts", "songsight-distill", run.info.run_id, "artifacts", "note.txt")]
+
+
+def test_a_deleted_experiment_is_said_with_what_brings_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'm.db'}")
+    number = tracking.experiment("gallery")
+    mlflow.MlflowClient().delete_experiment(number)
+    with pytest.raises(UserError, match=f"songsight-gallery was deleted there.*restore --experiment-id {number}`"):
+        tracking.experiment("gallery")
+    mlflow.MlflowClient().restore_experiment(number)
+    assert tracking.experiment("gallery") == number
+
+
+def test_a_run_of_whoever_started_the_job_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'm.db'}")
+    with tracking.run("distill", {}) as outer:
+        pass
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer.info.run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
+    with tracking.run("gallery", {}) as run:
+        pass
+    assert run.info.run_id != outer.info.run_id
+    assert run.info.experiment_id == tracking.experiment("gallery")
+
+
+@pytest.mark.parametrize("content", [b"no database" * 100, None], ids=["another file", "read-only"])
+def test_a_database_that_cannot_be_written_is_said(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "m.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+    if content is None:
+        tracking.experiment("gallery")
+        file.chmod(0o444)
+        if os.access(file, os.W_OK):
+            pytest.skip("this user may write everything")
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"MLFLOW_TRACKING_URI sqlite:.*m\.db: .*database; set it to another store"):
+        tracking.experiment("gallery")
