@@ -21,8 +21,15 @@ import numpy as np
 import soxr
 
 from songsight import reasons
+from songsight.audio import flac
 from songsight.audio.decoders import AvDecoder, RangeHandle, SoundFileDecoder
-from songsight.audio.header import pcm_layout, refuse_broken_link, refuse_hopeless, refuse_without_samples
+from songsight.audio.header import (
+    is_chained_ogg,
+    pcm_layout,
+    refuse_broken_link,
+    refuse_hopeless,
+    refuse_without_samples,
+)
 from songsight.audio.mp3 import length_tag
 from songsight.audio.names import AUDIO_EXTENSIONS, is_audio_path
 from songsight.errors import UserError
@@ -170,15 +177,20 @@ class Reader:
         self._handle.seek(0)
         refuse_hopeless(self._handle.read(_HEAD_BYTES), self._size)
         self._path = path if local else None
+        self._pieces = [(0, self._size)]
         self._layout = pcm_layout(self._handle, self._size)
         refuse_without_samples(self._handle, self._layout, self._size)
         self._tag = length_tag(self._handle, self._size) if self._layout is None else None
-        self._counts = self._tag is None or not self._tag.holds
         self._flac_frames = 0
         self._handle.seek(0)
+        magic = self._handle.read(4)
+        if magic == b"OggS":
+            self._counts = is_chained_ogg(self._handle, self._size)
+        else:
+            self._counts = self._tag is None or not self._tag.holds
         # libsndfile reads uncompressed sound and FLAC best. Its seeks in Ogg miss by some 100 samples, and in MP3 it
         # believes wrong lengths, writes to stderr and takes other containers for MP3: there it comes second.
-        its_own = self._layout is not None or self._handle.read(4) in _LIBSNDFILE_MAGIC
+        its_own = self._layout is not None or magic in _LIBSNDFILE_MAGIC
         first, second = (self._libsndfile, self._pyav) if its_own else (self._pyav, self._libsndfile)
         try:
             self._decoder = first()
@@ -192,36 +204,32 @@ class Reader:
     def _libsndfile(self) -> SoundFileDecoder:
         assert self._handle is not None
         layout = self._layout
-        if layout is not None and layout.data_size_wrong and layout.subtype is not None:
-            held_bytes = layout.held_frames * layout.frame_bytes
-            return SoundFileDecoder(RangeHandle(self._handle, layout.data_offset, held_bytes), raw=layout)
+        if layout is not None and layout.subtype and (layout.data_size_wrong or len(layout.pieces) > 1):
+            return SoundFileDecoder(RangeHandle(self._handle, layout.pieces), raw=layout)
         decoder = SoundFileDecoder(self._source())
         if decoder.format.startswith("FLAC/"):
             # A header that was never brought up to date, as after a power cut, tells none or another file's length.
             self._flac_frames = max(0, decoder.frames)
-            self._counts = decoder.frames < 0 or self._flac_end() not in (None, decoder.frames)
+            # To look into the file's midst costs little where it is local, or headers are all that is read; what was
+            # counted before need not be looked at.
+            look = self._known_frames != decoder.frames and (
+                self._path is not None or self._block_bytes <= urls.HEADER_BLOCK_BYTES
+            )
+            told = flac.numbers(self._handle, self._size, look)
+            wrong = told.end not in (None, decoder.frames) or not told.rise
+            self._counts = wrong or decoder.frames < 0 or self._known_frames not in (None, decoder.frames)
             if self._counts:
                 decoder.close()
-                raise AudioError("unreadable", "libsndfile: the FLAC header tells another length than the last frame")
+                self._pieces = flac.without_inner_headers(self._handle, self._size)
+                raise AudioError("unreadable", "libsndfile: the FLAC header tells another length than its frames")
         return decoder
-
-    def _flac_end(self) -> int | None:
-        """Where a FLAC file ends by the number of its last frame; None where FFmpeg cannot read it."""
-        try:
-            decoder = AvDecoder(self._source(), self._size)
-        except StorageError:
-            raise
-        except AudioError:
-            return None
-        decoder.close()
-        return decoder.frames
 
     def _pyav(self) -> AvDecoder:
         return AvDecoder(self._source(), self._size, self._known_frames if self._counts else None, count=self._counts)
 
     def _source(self) -> str | RangeHandle:
         assert self._handle is not None
-        return self._path or RangeHandle(self._handle, 0, self._size)
+        return self._path if self._path and len(self._pieces) == 1 else RangeHandle(self._handle, self._pieces)
 
     def _describe(self) -> AudioInfo:
         assert self._decoder is not None
