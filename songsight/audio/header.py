@@ -54,12 +54,22 @@ class PcmLayout:
     pieces: tuple[tuple[int, int], ...]  # offset and bytes that are held of each data chunk
     claimed_frames: int
     data_size_wrong: bool  # the data chunk's own size is no use: the sound runs on behind it
-    left_out: int = 0  # data chunks of another format
+    left_out: int = 0  # further data chunks, of another format
 
     @property
     def held_frames(self) -> int:
         """Sample frames in all pieces."""
         return sum(held for _, held in self.pieces) // self.frame_bytes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of sound that is in several chunks."""
+        found, left_out = len(self.pieces), self.left_out
+        if self.subtype is None:
+            found, left_out = 1, left_out + found - 1
+        read = f"{found} data chunks, read as one recording"
+        passed = f"{left_out} further data chunk{'s' * (left_out > 1)} not read: of another format, or compressed"
+        return tuple(text for text, there in ((read, found > 1), (passed, left_out)) if there)
 
     def with_more(self, chunk: Chunk, same_format: bool) -> PcmLayout:
         """The sound with that of a further data chunk, where it is of the same format."""

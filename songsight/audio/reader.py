@@ -21,7 +21,7 @@ import numpy as np
 import soxr
 
 from songsight import reasons
-from songsight.audio import flac
+from songsight.audio import channels, flac
 from songsight.audio.decoders import AvDecoder, RangeHandle, SoundFileDecoder
 from songsight.audio.header import (
     is_chained_ogg,
@@ -92,6 +92,10 @@ class Reader:
             from being walked through again.
         block_bytes: fetched at a time from an object store.
 
+    Attributes:
+        info: what the recording holds.
+        notes: what to know of its sound, as far as it was read.
+
     Raises:
         AudioError: the file cannot be used; see `REASONS`.
         UserError: the URL's scheme is unknown.
@@ -99,6 +103,7 @@ class Reader:
 
     def __init__(self, url: str, known_frames: int | None = None, block_bytes: int = urls.WINDOW_BLOCK_BYTES) -> None:
         self.url = url
+        self.notes: list[str] = []
         self._block_bytes = block_bytes
         self._known_frames = known_frames
         self._handle: IO[bytes] | None = None
@@ -180,6 +185,7 @@ class Reader:
         self._pieces = [(0, self._size)]
         self._layout = pcm_layout(self._handle, self._size)
         refuse_without_samples(self._handle, self._layout, self._size)
+        self.notes += self._layout.notes if self._layout is not None else ()
         self._tag = length_tag(self._handle, self._size) if self._layout is None else None
         self._flac_frames = 0
         self._handle.seek(0)
@@ -290,9 +296,13 @@ def probe(url: str) -> AudioInfo:
 
 
 def read_mono(
-    source: str | Reader, start_s: float = 0.0, end_s: float | None = None, sample_rate_hz: int = 48_000
+    source: str | Reader,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    sample_rate_hz: int = 48_000,
+    channel: str = channels.MEAN,
 ) -> np.ndarray:
-    """A span as one channel at one rate: float32 [samples], the mean of the channels, full scale ±1.
+    """A span as one channel at one rate: float32 [samples], full scale ±1.
 
     The samples lie on the grid of the whole resampled recording: a little sound on either side of the span is
     resampled with it and trimmed, so that spans read one by one join without a seam.
@@ -302,6 +312,8 @@ def read_mono(
         start_s: seconds from the start of the file.
         end_s: seconds from the start of the file; None reads to the end, which loads all of it.
         sample_rate_hz: the rate of the result.
+        channel: mean, left, right, loudest, or a number from 1. Where the mean cancels, the loudest; the reader's
+            `notes` then say so.
 
     Returns:
         round(end_s · rate) − round(start_s · rate) samples, fewer (or none) where the file ends before.
@@ -312,10 +324,11 @@ def read_mono(
     """
     if isinstance(source, str):
         with Reader(source) as reader:
-            return read_mono(reader, start_s, end_s, sample_rate_hz)
+            return read_mono(reader, start_s, end_s, sample_rate_hz, channel)
+    channels.require(channel, source.info.channels)
     rate = source.info.sample_rate_hz
     if rate == sample_rate_hz:
-        return _mean(source.read(start_s, end_s))
+        return _mixed(source, source.read(start_s, end_s), channel)
     end_s = source.info.duration_s if end_s is None else end_s
     first, last = round(start_s * sample_rate_hz), round(end_s * sample_rate_hz)
     if first < 0 or last < first:
@@ -325,7 +338,7 @@ def read_mono(
     margin = -(-_MARGIN_FRAMES * rate // min(rate, sample_rate_hz))
     steps = max(0, first * step_in // step_out - margin) // step_in
     stop = -(-last * step_in // step_out) + margin
-    native = _mean(source.read_frames(steps * step_in, stop))
+    native = _mixed(source, source.read_frames(steps * step_in, stop), channel)
     if len(native) == 0:
         return native
     skip = first - steps * step_out
@@ -351,5 +364,8 @@ def _second(make: Callable[[], SoundFileDecoder | AvDecoder], first: AudioError)
         raise AudioError(second.reason, f"{first.detail}; {second.detail}") from None
 
 
-def _mean(samples: np.ndarray) -> np.ndarray:
-    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+def _mixed(reader: Reader, samples: np.ndarray, channel: str) -> np.ndarray:
+    mixed, note = channels.mix(samples, channel)
+    if note and note not in reader.notes:
+        reader.notes.append(note)
+    return mixed
