@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jobs.annotating.inputs import Inputs
     from jobs.annotating.steps import Job
 
-DECIDED = ("archive", "model", "window_s", "hop_s", "timezone", "site")
+DECIDED = ("archive", "model", "window_s", "hop_s", "timezone", "site", "channel")
 """Options that the earlier run has decided where its windows are matched again."""
 IDLE = ("precision", "batch_size", "gpus_per_actor")
 """Options of an encoder, which has no part in that."""
@@ -85,6 +85,9 @@ class Options:
     site: str | None = None
     """what of a path is the site: a folder level such as 1, or a regular expression such as '(SM\\d+)_', whose group
     counts (one named site, else the first); the recording's folder if not given"""
+    channel: str = field(default="mean", metadata={"in_0_1": "mean"})
+    """which channel of a recording is heard: mean (of all of them; where they cancel, the loudest), left, right,
+    loudest (of each minute), or a number from 1"""
     dry_run: bool = False
     """print the plan, with the hours it would take, and write nothing"""
     batch_size: int = 16
@@ -158,7 +161,9 @@ def _annotate(options: Options, command: Command, job: Job, inputs: Inputs, stam
 
 
 def check(options: Options) -> None:
-    """Raises UserError where an option is wrong by itself, before anything is imported or read."""
+    """Raises UserError where an option is wrong by itself, before anything heavy is imported, or read."""
+    from songsight.audio import channels
+
     opts.require_positive(
         window_s=options.window_s,
         hop_s=options.hop_s,
@@ -172,6 +177,7 @@ def check(options: Options) -> None:
     if not 0 <= options.bridge <= 1:
         raise UserError(f"--bridge should be from 0 to 1 (got {options.bridge:g})")
     _check_place(options)
+    channels.parse(options.channel, "--channel")
     if options.min_probability is not None:
         if not 0 <= options.min_probability <= 1:
             raise UserError(f"--min-probability should be from 0 to 1 (got {options.min_probability:g})")
@@ -195,10 +201,10 @@ def _check_place(options: Options) -> None:
 
 
 def _check_rematch(options: Options) -> None:
-    for name in DECIDED:
-        if getattr(options, name) is not None:
-            raise UserError(f"{opts.flag(name)}: with --from-embeddings the earlier run has decided it: leave it out")
     usual = {each.name: each.default for each in dataclasses.fields(Options)}
+    for name in DECIDED:
+        if getattr(options, name) != usual[name]:
+            raise UserError(f"{opts.flag(name)}: with --from-embeddings the earlier run has decided it: leave it out")
     for name in IDLE:
         if getattr(options, name) != usual[name]:
             raise UserError(f"{opts.flag(name)}: with --from-embeddings no encoder is at work: leave it out")
@@ -244,6 +250,7 @@ def _job(options: Options, command: Command) -> Job:
         embeddings=options.embeddings,
         batch_size=options.batch_size,
         precision=options.precision,
+        channel=options.channel,
     )
     return annotation.Annotation(command, recordings, matching, workers)
 

@@ -49,6 +49,8 @@ class Options:
     """A CSV or Parquet table with scientific_name and ranks, common names or eBird codes, to fill in what rows lack."""
     split: tuple[str, ...] = ()
     """The split of rows that have none: one name, or shares drawn by file, as in `train=0.8 val=0.1 test=0.1`."""
+    channel: str | None = None
+    """The channel that is heard of recordings whose row names none: mean, left, right, loudest, or a number from 1."""
     species_list: str | None = None
     """For inat-photos: the species, as a table with scientific_name (a recordings table, say) or a name a line."""
     licenses: tuple[str, ...] = ()
@@ -84,6 +86,7 @@ def main(options: Options) -> None:
     Raises:
         UserError: bad options, a data set that is not laid out as its source says, or nothing to write.
     """
+    from songsight.audio import channels
     from songsight.datasets import SOURCES, assemble, files, taxonomy
     from songsight.store import tables, urls
 
@@ -92,6 +95,7 @@ def main(options: Options) -> None:
     kind = options.table or source.tables[0]
     _check(options, source.asks, source.tables)
     require_positive(per_species=options.per_species)
+    channel = channels.parse(options.channel, "--channel") if options.channel else None
     shares = _shares(_items(options.split))
     species = _species(options.species_list) if options.species_list else []
     taxa = taxonomy.read(options.taxonomy) if options.taxonomy else None
@@ -117,6 +121,8 @@ def main(options: Options) -> None:
     tables.check_ids(table, f"{kind[:-1]}_id")
     table, unknown = taxonomy.fill(table, taxa)
     table = assemble.plain_splits(table)
+    if kind == "recordings":
+        table = assemble.with_channel(table, channel, options.root)
     if shares:
         table = assemble.with_split(table, shares, folder)
     table = assemble.relative(table, options.out)
@@ -206,6 +212,8 @@ def _check(options: Options, asks: tuple[str, ...], offered: tuple[str, ...]) ->
         raise UserError(f"--out should end in .parquet (got {options.out})")
     if options.table and options.table not in offered:
         raise UserError(f"--source {options.source} has no {options.table}, only {' and '.join(offered)}")
+    if options.channel and (options.table or offered[0]) == "images":
+        raise UserError("--channel is for tables of recordings, not of images")
     for name in ("parts", "columns", "species_list", "licenses", "quality_grade", "per_species"):
         if name not in asks and getattr(options, name) != getattr(Options, name):
             raise UserError(f"{flag(name)} is not for --source {options.source}")

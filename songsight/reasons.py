@@ -9,6 +9,7 @@ REASONS: dict[str, str] = {
     "empty": "the file has no bytes, or a header without a single sample",
     "truncated": "the file is cut short before the first sample that its header promises",
     "no-audio": "a well-formed container without an audio track",
+    "channel": "the file has not so many channels that the chosen one is among them",
     "too-short": "less sound than one frame of the encoder's spectrogram (21 ms for BioLingual)",
     "not-finite": "samples that are NaN or infinite",
     "silent": "digital silence from end to end",

@@ -83,12 +83,14 @@ def settle(seen: pa.Table, files: pa.Table, band_hz: float) -> pa.Table:
             status = "partial"
             reason, detail = (reason, detail) if reason else ("truncated", file["cut_short"])
         status_F[row], reason_F[row], detail_F[row] = status, reason, detail
+    noted = files.filter(pc.not_equal(files["note"], ""))
+    heard = noted["note"].take(pc.index_in(seen["path"], noted["path"]))
     columns: dict[str, Any] = {name: seen[name] for name in tables.RECORDINGS_SEEN.names if name in seen.column_names}
     columns |= {
         "status": pa.array(status_F, pa.string()),
         "reason": pa.array(reason_F, pa.string()),
         "detail": pa.array(detail_F, pa.string()),
-        "note": notes(seen["sample_rate_hz"], band_hz),
+        "note": _with(notes(seen["sample_rate_hz"], band_hz), heard),
         "windows": pa.array(windows_F, pa.int64()),
         "hits": pa.array(hits_F, pa.int64()),
     }
@@ -100,6 +102,13 @@ def notes(rate_hz: pa.ChunkedArray, band_hz: float) -> pa.Array:
     rates = [rate for rate in pc.unique(rate_hz).to_pylist() if rate is not None and rate / 2 < 0.98 * band_hz]
     texts = [f"{rate} Hz: nothing above {rate // 2} Hz, of the encoder's {band_hz:.0f} Hz" for rate in rates]
     return pa.array(texts, pa.string()).take(pc.index_in(rate_hz, pa.array(rates, pa.int32())).combine_chunks())
+
+
+def _with(told: pa.Array, heard: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What headers told and what was heard, each of which may be null, as one note."""
+    both = pc.binary_join_element_wise(pc.fill_null(told, ""), pc.fill_null(heard, ""), "; ")
+    some = pc.utf8_trim(both, "; ")
+    return pc.if_else(pc.equal(some, ""), None, some)
 
 
 def quarantine(recordings: pa.Table) -> pa.Table:

@@ -31,6 +31,7 @@ from inference.archive.spans import Span, Unit, Windows, cuts
 from inference.match import codes, embeddings
 from inference.match import gallery as galleries
 from inference.match.scoring import Scorer, Scoring
+from songsight.audio import channels
 from songsight.audio.padding import fit_length
 from songsight.audio.reader import AudioError, StorageError, is_silent, open_audio, read_mono
 from songsight.models import encoder
@@ -65,6 +66,7 @@ class Settings:
         embeddings: how the windows' vectors are kept.
         precision: of the encoder: fp32 or bf16.
         command: a name of the command's own, another one each time it is given.
+        channel: which one of each recording is heard, see `channels.parse`.
     """
 
     run_id: str
@@ -84,6 +86,7 @@ class Settings:
     embeddings: embeddings.Kind = "none"
     precision: str = "fp32"
     command: str = field(default_factory=lambda: uuid.uuid4().hex)
+    channel: str = channels.MEAN
 
 
 @dataclass(frozen=True)
@@ -327,7 +330,7 @@ class Annotator:
             ends.append(end)  # type: ignore[arg-type]
         first = next((end for end in ends if end.reason), ends[0])
         heard, silent = sum(end.windows for end in ends), sum(end.silent for end in ends)
-        return [*windows, End(span.path, heard, silent, first.reason, first.detail, span)]
+        return [*windows, End(span.path, heard, silent, first.reason, first.detail, span, _note(reader))]
 
     def _cut(self, reader: Any, span: Span) -> list[_Window | End]:
         """The windows of one span, read in one go.
@@ -339,7 +342,7 @@ class Annotator:
         places = cuts(span, windows, rate)
         begin = places[0][0]
         end_s = min(places[-1][1] / rate, reader.info.duration_s)
-        samples = read_mono(reader, begin / rate, end_s, rate)
+        samples = read_mono(reader, begin / rate, end_s, rate, self.settings.channel)
         if span.first == 0 and 0 < len(samples) < mel.fft_size:
             least = f"{mel.fft_size / rate * 1000:.0f} ms"
             return [End(span.path, 0, 0, "too-short", f"{len(samples) / rate * 1000:.1f} ms; {least} are needed", span)]
@@ -361,8 +364,12 @@ class Annotator:
         detail = (
             f"the header promises {reader.info.duration_s:.2f} s, decoding ends at {ended_s:.2f} s" if short else ""
         )
-        out.append(End(span.path, decoded, silent, "truncated" if short else "", detail, span))
+        out.append(End(span.path, decoded, silent, "truncated" if short else "", detail, span, _note(reader)))
         return out
+
+
+def _note(reader: Any) -> str:
+    return "; ".join(reader.notes)
 
 
 def _unforeseen(error: Exception) -> tuple[str, str]:

@@ -39,6 +39,7 @@ class End:
         silent: of them, windows of digital silence.
         reason, detail: why it ended early; "" where it did not.
         span: which one; None where windows come from somewhere else than a recording.
+        note: what to know of its sound.
     """
 
     path: str
@@ -47,6 +48,7 @@ class End:
     reason: str = ""
     detail: str = ""
     span: Span | None = None
+    note: str = ""
 
 
 class Journal:
@@ -165,12 +167,13 @@ class Journal:
         """Tables and outcome of spans begin … end - 1, whose windows are first … last - 1."""
         files: dict[str, dict[str, Any]] = {}
         for one in self._ends[begin:end]:
-            nothing = {"windows": 0, "silent": 0, "hits": 0, "reason": "", "detail": ""}
+            nothing = {"windows": 0, "silent": 0, "hits": 0, "reason": "", "detail": "", "note": ""}
             file = files.setdefault(
                 one.path, {"path": one.path, "version": self._versions[one.path], "spans": []} | nothing
             )
             file["windows"] += one.windows
             file["silent"] += one.silent
+            file["note"] = file["note"] or one.note
             if not file["reason"]:
                 file["reason"], file["detail"] = one.reason, one.detail
             if one.span is not None:

@@ -42,6 +42,7 @@ FILES = pa.schema(
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("spans", pa.list_(pa.list_(pa.int64(), 2))),  # (first window, windows)
+        ("note", pa.string()),
     ]
 )
 """One row for each recording of a unit."""

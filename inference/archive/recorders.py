@@ -1,8 +1,8 @@
 """Which recorder made a file, when it started, and where it stood.
 
-A recorder says so in up to four places, here in order of trust: a GUANO chunk (guano-md.org: UTF-8 lines `key: value`
+A recorder says so in up to five places, here in order of trust: a GUANO chunk (guano-md.org: UTF-8 lines `key: value`
 in the RIFF chunk `guan`), Wildlife Acoustics' own chunk (`wamd`), a comment (RIFF `LIST`/`INFO`, field `ICMT`, as
-AudioMoth writes it), and the file's name.
+AudioMoth writes it), the file's name, and the Broadcast Wave chunk `bext`, which editors write too.
 A time without a zone stays local: it becomes UTC only with a zone that the user gives.
 """
 
@@ -25,21 +25,23 @@ _MOST_METADATA_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the chunks of a WAV file say: GUANO's fields, comment and artist of its INFO list, Wildlife Acoustics'."""
+    """What the chunks of a WAV or AIFF file say: GUANO's fields, comment and artist, Wildlife Acoustics' own, and the
+    date and time of a Broadcast Wave."""
 
     guano: dict[str, str] = field(default_factory=dict)
     comment: str = ""
     artist: str = ""
     wamd: dict[int, str] = field(default_factory=dict)
+    originated: str = ""
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where a recording comes from.
 
-    `recorder` is AudioMoth, Song Meter, Swift, OwlSense or "". `start_source` is guano, wamd, comment, filename or
-    none. `start_local` is the wall clock of the recorder, without a zone; `start_utc` has the zone UTC, and is None
-    while the recorder's zone is unknown. Latitude and longitude are in degrees, north and east.
+    `recorder` is AudioMoth, Song Meter, Swift, OwlSense or "". `start_source` is guano, wamd, comment, filename,
+    bext or none. `start_local` is the wall clock of the recorder, without a zone; `start_utc` has the zone UTC, and is
+    None while the recorder's zone is unknown. Latitude and longitude are in degrees, north and east.
     """
 
     recorder: str = ""
@@ -82,6 +84,7 @@ def origin(path: str, metadata: Metadata | None = None, timezone: str | None = N
         ("wamd", wamd.start(metadata.wamd)),
         ("comment", _comment_start(metadata.comment)),
         ("filename", _name_start(stem)),
+        ("bext", _bext_start(metadata.originated)),
     ):
         if found is not None:
             source, start = word, found
@@ -118,7 +121,7 @@ def parse_zone(zone: str | None) -> tzinfo | None:
 
 
 def read_metadata(handle: IO[bytes], size: int) -> Metadata:
-    """GUANO, comment, artist and `wamd` of a RIFF, RF64 or W64 file, before or behind its sound, which is not read.
+    """What the chunks of a RIFF, RF64, W64 or AIFF file say, before or behind its sound, which is not read.
 
     Returns an empty `Metadata` for any other file.
 
@@ -126,16 +129,27 @@ def read_metadata(handle: IO[bytes], size: int) -> Metadata:
         OSError: the storage failed.
     """
     guano: dict[str, str] = {}
-    info: dict[bytes, str] = {}
+    said: dict[bytes, str] = {}
+    broadcast: dict[bytes, str] = {}  # where nothing else says it
     maker: dict[int, str] = {}
     for chunk in chunks(handle, size):
-        if chunk.name == b"guan":
-            guano = _parse_guano(_content(handle, chunk))
-        elif chunk.name == b"LIST":
-            info |= _parse_info(_content(handle, chunk))
-        elif chunk.name == b"wamd":
-            maker = wamd.parse(_content(handle, chunk))
-    return Metadata(guano, info.get(b"ICMT", ""), info.get(b"IART", ""), maker)
+        name = chunk.name.upper()  # Wave64 has them in lower case
+        if name == b"GUAN":
+            guano = _parse_guano(_content(handle, chunk)) | guano  # of joined files the first counts
+        elif name == b"LIST":
+            said = _parse_info(_content(handle, chunk)) | said
+        elif name == b"WAMD":
+            maker = wamd.parse(_content(handle, chunk)) | maker
+        elif name == b"BEXT":
+            broadcast = _parse_bext(_content(handle, chunk)) | broadcast
+        elif name in _AIFF_TEXTS:
+            at = 10 if name == b"COMT" else 0  # behind a count, and the first one's time, marker and length
+            said = {_AIFF_TEXTS[name]: _text(_content(handle, chunk)[at:])} | said
+    said = broadcast | {field: text for field, text in said.items() if text}
+    return Metadata(guano, said.get(b"ICMT", ""), said.get(b"IART", ""), maker, said.get(b"", ""))
+
+
+_AIFF_TEXTS = {b"ANNO": b"ICMT", b"COMT": b"ICMT", b"AUTH": b"IART"}
 
 
 def _content(handle: IO[bytes], chunk: Chunk) -> bytes:
@@ -163,6 +177,22 @@ def _parse_info(content: bytes) -> dict[bytes, str]:
         fields[content[position : position + 4]] = _text(content[position + 8 : position + 8 + size])
         position += 8 + size + size % 2
     return fields
+
+
+def _parse_bext(content: bytes) -> dict[bytes, str]:
+    """Description and originator of a Broadcast Wave (EBU Tech 3285) as a comment and an artist, and when it began."""
+    return {b"ICMT": _text(content[:256]), b"IART": _text(content[256:288]), b"": _text(content[320:338])}
+
+
+_ORIGINATED = re.compile(
+    r"(?P<year>(?:19|20)\d\d)\D(?P<month>\d\d)\D(?P<day>\d\d)(?P<hour>\d\d)\D(?P<minute>\d\d)\D(?P<second>\d\d)"
+    r"(?P<sign>)"
+)
+
+
+def _bext_start(originated: str) -> datetime | None:
+    match = _ORIGINATED.fullmatch(originated)
+    return _moment(match, None) if match else None
 
 
 def _guano_start(guano: dict[str, str]) -> datetime | None:

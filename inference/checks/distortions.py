@@ -91,6 +91,7 @@ class DistortedClips(Clips):
             clips.start_s[rows],
             clips.end_s[rows],
             clips.features,
+            None if clips.channels is None else clips.channels.take(pa.array(rows)),
             distortions,
         )
 

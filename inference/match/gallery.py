@@ -21,16 +21,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from songsight import pool
+from songsight import photographs, pool
+from songsight.audio.header import refuse_hopeless
 from songsight.errors import UserError
 from songsight.models import prompts
-from songsight.reasons import AudioError, from_storage
+from songsight.reasons import AudioError, from_storage, one_line
 from songsight.store import checkpoints, tables
 from songsight.store import urls as storage
 from songsight.store.retry import patiently
 
 THUMBNAIL_PX = 240
 IMAGES_PER_BLOCK = 64
+_HEAD_BYTES = 512
 BLOCKS_PER_ACTOR = 8  # fewer are embedded before another teacher is loaded
 SPECIES_TEXT_TYPE = "taxon_com"  # what BioCLIP's own evaluations on rare species ask with
 
@@ -172,32 +174,44 @@ class _EmbedImages:
 
     def work(self, batch: pa.Table) -> pa.Table:
         results = [_open_image(url) for url in batch["url"].to_pylist()]
-        good = [i for i, result in enumerate(results) if not isinstance(result, str)]
+        problems = [vars(result) if isinstance(result, _Bad) else None for result in results]
+        good = [i for i, problem in enumerate(problems) if problem is None]
         vectors = np.zeros((len(results), self.teacher.width), np.float32)
         if good:
             vectors[good] = self.teacher.embed_images([results[i] for i in good])
+        thumbnails = [None if isinstance(result, _Bad) else _thumbnail(result) for result in results]
         return (
             batch.append_column("embedding", vectors_column(vectors))
-            .append_column(
-                "thumbnail", pa.array([None if isinstance(r, str) else _thumbnail(r) for r in results], pa.binary())
-            )
-            .append_column("problem", pa.array([r if isinstance(r, str) else None for r in results], pa.string()))
+            .append_column("thumbnail", pa.array(thumbnails, pa.binary()))
+            .append_column("problem", pa.array(problems, _PROBLEM))
         )
 
 
-def _open_image(url: str) -> Any:
-    """An upright RGB image, or `reason: detail` where it cannot be read."""
-    from PIL import Image, ImageOps
+@dataclass(frozen=True)
+class _Bad:
+    """Why a photograph cannot be read, as `tables.QUARANTINE` has it."""
 
+    reason: str
+    detail: str
+    size_bytes: int | None
+
+
+_PROBLEM = pa.struct([tables.QUARANTINE.field(name) for name in ("reason", "detail", "size_bytes")])
+
+
+def _open_image(url: str) -> Any:
+    """An upright RGB image, or `_Bad` where it cannot be read."""
+    name = url.rsplit("/", 1)[-1]
+    size: int | None = None
     try:
         data = patiently(lambda: _fetch(url))
+        size = len(data)
+        refuse_hopeless(data[:_HEAD_BYTES], size)
+        return photographs.read(data)
     except AudioError as error:
-        return str(error)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"unreadable: {' '.join(str(error).split())}"
+        return _Bad(error.reason, f"{name}: {error.detail}", size)
+    except ValueError as error:
+        return _Bad("unreadable", one_line(f"{name}, {size} bytes: {error}"), size)
 
 
 def _fetch(url: str) -> bytes:
@@ -257,7 +271,7 @@ def build(
     done = pa.concat_tables(parts)
     bad = np.array([problem is not None for problem in done["problem"].to_pylist()], bool)
     quarantine = [
-        {"path": path, "stage": "gallery", "reason": problem.partition(": ")[0], "detail": problem.partition(": ")[2]}
+        {"path": path, "stage": "gallery"} | problem
         for path, problem in zip(done["path"].to_pylist(), done["problem"].to_pylist(), strict=True)
         if problem
     ]

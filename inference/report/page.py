@@ -23,6 +23,7 @@ import soundfile
 from inference.annotate import publish, record
 from inference.annotate.record import Record
 from inference.match.gallery import Gallery
+from songsight.audio import channels
 from songsight.audio.reader import AudioError, open_audio, read_mono
 from songsight.store import urls
 
@@ -169,10 +170,10 @@ def page(
         zip(annotated.recordings["path"].to_pylist(), annotated.recordings["sample_rate_hz"].to_pylist(), strict=True)
     )
     shown = best_hits(annotated.hits, per_species, most_species)
-    archive = annotated.record.archive
+    archive, channel = annotated.record.archive, annotated.record.options.get("channel", channels.MEAN)
     with ThreadPoolExecutor() as pool:
         drawn = pool.map(
-            lambda hit: _card(hit, archive, rates[hit["recording"]], thumbnails, credits),
+            lambda hit: _card(hit, archive, channel, rates[hit["recording"]], thumbnails, credits),
             [hit for _, hits, _ in shown for hit in hits],
         )
     species = []
@@ -209,6 +210,7 @@ def page(
 def _card(
     hit: dict[str, Any],
     archive: str,
+    channel: str,
     recorded_hz: int,
     thumbnails: dict[str, bytes],
     credits: dict[str, str],
@@ -217,7 +219,7 @@ def _card(
     card: dict[str, Any] = hit | {"picture": None, "sound": None, "top_khz": rate / 2000, "photographs": []}
     try:
         with open_audio(urls.join(archive, hit["recording"])) as reader:
-            samples = read_mono(reader, hit["start_s"], hit["end_s"], rate)
+            samples = read_mono(reader, hit["start_s"], hit["end_s"], rate, channel)
     except AudioError:
         samples = np.zeros(0, np.float32)  # the recording went away since it was annotated
     if len(samples):

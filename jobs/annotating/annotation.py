@@ -176,6 +176,7 @@ class Annotation(Job):
             device="cuda" if gpus else "cpu",
             decoders=units.decoders(self.archive, gpus, actors[1]),
             embeddings=asked.embeddings,
+            channel=asked.channel,
         )
         planned = plan.make(seen, self.inputs.windows, done)
         self.work = Work(state, seen, done, planned, settings, gpus, actors, begun)

@@ -42,6 +42,7 @@ class Recordings:
     embeddings: Kind
     batch_size: int
     precision: str
+    channel: str
 
 
 @dataclass(frozen=True)

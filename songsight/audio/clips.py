@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from songsight.audio.channels import MEAN, parse
 from songsight.audio.padding import fit_length
 from songsight.audio.reader import AudioError, open_audio, read_mono
 from songsight.errors import UserError
@@ -59,19 +60,21 @@ class Clips:
             needs in the object store instead of unpickling a million strings.
         start_s, end_s: the span of each recording, float64 [rows]; NaN in `end_s` for all of it.
         features: of the encoder.
+        channels: which channel of each recording is heard, see `channels.parse`, [rows]; null or None for the mean.
     """
 
     paths: pa.LargeStringArray
     start_s: np.ndarray
     end_s: np.ndarray
     features: Features
+    channels: pa.LargeStringArray | None = None
 
     @classmethod
     def of(cls, recordings: pa.Table, table_url: str, features: Features) -> Clips:
         """The clips of a `tables.RECORDINGS` table that was read from `table_url`.
 
         Raises:
-            UserError: a row has no path.
+            UserError: a row has no path, or a channel that there cannot be.
         """
         if missing := recordings["path"].null_count:
             raise UserError(f"{table_url}: {missing} of {len(recordings)} rows have no path")
@@ -82,6 +85,7 @@ class Clips:
             starts,
             np.asarray(recordings["end_s"].to_pylist(), dtype=np.float64),
             features,
+            channels_of(recordings, table_url),
         )
 
     def clip(self, row: int, rng: np.random.Generator | None) -> np.ndarray:
@@ -93,6 +97,7 @@ class Clips:
         start, end = float(self.start_s[row]), float(self.end_s[row])
         length, rate = self.features.clip_samples, self.features.sample_rate_hz
         length_s = length / rate
+        channel = self.channels[row].as_py() if self.channels is not None else None
         try:
             reader = open_audio(str(self.paths[row]))
         except UserError as error:  # a scheme that nothing here reads: the row is bad, not the run
@@ -106,10 +111,27 @@ class Clips:
                 )
             if rng is not None and end - start > length_s:
                 start += rng.uniform(0, end - start - length_s)
-            samples = read_mono(reader, start, min(end, start + length_s), rate)
+            samples = read_mono(reader, start, min(end, start + length_s), rate, channel or MEAN)
         if not len(samples):
             raise AudioError("too-short", f"no samples between {start:.2f} s and {end:.2f} s")
         return fit_length(samples[:length], length, self.features.padding)
+
+
+def channels_of(recordings: pa.Table, what: str) -> pa.LargeStringArray | None:
+    """The column `channel` of a table of recordings, as `channels.parse` gives it; None where it has none.
+
+    Args:
+        recordings: whose column may be of numbers.
+        what: the table's name, for the error line.
+
+    Raises:
+        UserError: a value that is no channel.
+    """
+    if "channel" not in recordings.column_names:
+        return None
+    given = recordings["channel"].to_pylist()
+    known = {one: parse(one, f"{what}: column channel") for one in set(given) if one is not None and one == one}
+    return pa.array([known.get(one) for one in given], pa.large_string()) if known else None
 
 
 def undecodable(clips: Clips, rows: Iterable[int]) -> dict[int, str]:

@@ -8,10 +8,12 @@ only when it decoded nothing at all.
 
 from __future__ import annotations
 
+import bisect
 import io
+import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import av
@@ -27,40 +29,49 @@ _UNKNOWN_FRAMES = 1 << 62  # libsndfile reports 2^63 - 1 where a FLAC header lea
 
 
 class RangeHandle(io.RawIOBase):
-    """A window of a seekable handle that remembers the first error of the storage below it.
+    """Pieces of a seekable handle as one file, which remembers the first error of the storage below it.
 
     libsndfile calls back into Python for bytes, and an exception cannot pass through C: it would be printed and
     taken for the end of the file. Kept here, a lost connection does not look like a short recording.
+
+    Args:
+        handle: stays open as long as this.
+        pieces: offset and length of each, in bytes.
     """
 
-    def __init__(self, handle: IO[bytes], offset: int, length: int) -> None:
-        self._handle, self._offset, self._length = handle, offset, length
-        self._position = 0
+    def __init__(self, handle: IO[bytes], pieces: Sequence[tuple[int, int]]) -> None:
+        self._handle, self._position = handle, 0
+        self._ends = list(itertools.accumulate(length for _, length in pieces))
+        self._shifts = [offset + length - end for (offset, length), end in zip(pieces, self._ends, strict=True)]
+        self._length = self._ends[-1]
         self.error: Exception | None = None
 
     def readinto(self, buffer: Any) -> int:
-        """Fills a buffer from the present position; 0 at the window's end or after an error."""
-        wanted = min(len(buffer), self._length - self._position)
-        if wanted <= 0 or self.error is not None:
-            return 0
-        try:
-            self._handle.seek(self._offset + self._position)
-            data = self._handle.read(wanted)
-        except Exception as error:
-            self.error = error
-            return 0
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        """Fills a buffer from the present position, fewer bytes at the end only; 0 there or after an error."""
+        wanted, filled = min(len(buffer), self._length - self._position), 0
+        while filled < wanted and self.error is None:
+            piece = bisect.bisect_right(self._ends, self._position)
+            try:
+                self._handle.seek(self._position + self._shifts[piece])
+                data = self._handle.read(min(wanted - filled, self._ends[piece] - self._position))
+            except Exception as error:
+                self.error = error
+                return 0
+            buffer[filled : filled + len(data)] = data
+            self._position += len(data)
+            filled += len(data)
+            if not data:
+                break
+        return max(0, filled)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves inside the window; nothing is fetched."""
+        """Moves inside the pieces; nothing is fetched."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
-        """The position inside the window."""
+        """The position inside the pieces."""
         return self._position
 
     def seekable(self) -> bool:
@@ -154,7 +165,7 @@ _DEMUXERS = "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,
 _EXACT = ("mov", "wav", "w64", "aiff", "flac", "caf", "mp3", "aac", "wv")
 _SEEK_AHEAD_S = 10.0  # nearer than this, decoding on is about as fast as seeking
 _PREROLL_S = 0.5  # codecs need some packets before their output settles after a seek
-_COUNTED = ("mp3", "flac")
+_COUNTED = ("mp3", "flac", "ogg")
 _NO_LENGTH = ("aac",)  # bare packets, whose length FFmpeg guesses from the first few
 _FAR_TICKS = 1 << 60
 _LEAST_GAP_S = 0.005  # less between two time stamps is their rounding
@@ -168,7 +179,7 @@ class AvDecoder:
         source: a local path, or a handle that stays open as long as this.
         size: the file's bytes.
         frames: the length, where it was counted before.
-        count: whether to walk all packets of an MP3 or a FLAC for the length: the header has none or a wrong one.
+        count: whether to walk all packets of an MP3, FLAC or Ogg for the length: the header has none or a wrong one.
 
     Raises:
         AudioError: unreadable, or no-audio for a file without an audio track.

@@ -21,8 +21,15 @@ import numpy as np
 import soxr
 
 from songsight import reasons
+from songsight.audio import channels, flac
 from songsight.audio.decoders import AvDecoder, RangeHandle, SoundFileDecoder
-from songsight.audio.header import pcm_layout, refuse_broken_link, refuse_hopeless, refuse_without_samples
+from songsight.audio.header import (
+    is_chained_ogg,
+    pcm_layout,
+    refuse_broken_link,
+    refuse_hopeless,
+    refuse_without_samples,
+)
 from songsight.audio.mp3 import length_tag
 from songsight.audio.names import AUDIO_EXTENSIONS, is_audio_path
 from songsight.errors import UserError
@@ -85,6 +92,10 @@ class Reader:
             from being walked through again.
         block_bytes: fetched at a time from an object store.
 
+    Attributes:
+        info: what the recording holds.
+        notes: what to know of its sound, as far as it was read.
+
     Raises:
         AudioError: the file cannot be used; see `REASONS`.
         UserError: the URL's scheme is unknown.
@@ -92,6 +103,7 @@ class Reader:
 
     def __init__(self, url: str, known_frames: int | None = None, block_bytes: int = urls.WINDOW_BLOCK_BYTES) -> None:
         self.url = url
+        self.notes: list[str] = []
         self._block_bytes = block_bytes
         self._known_frames = known_frames
         self._handle: IO[bytes] | None = None
@@ -170,15 +182,21 @@ class Reader:
         self._handle.seek(0)
         refuse_hopeless(self._handle.read(_HEAD_BYTES), self._size)
         self._path = path if local else None
+        self._pieces = [(0, self._size)]
         self._layout = pcm_layout(self._handle, self._size)
         refuse_without_samples(self._handle, self._layout, self._size)
+        self.notes += self._layout.notes if self._layout is not None else ()
         self._tag = length_tag(self._handle, self._size) if self._layout is None else None
-        self._counts = self._tag is None or not self._tag.holds
         self._flac_frames = 0
         self._handle.seek(0)
+        magic = self._handle.read(4)
+        if magic == b"OggS":
+            self._counts = is_chained_ogg(self._handle, self._size)
+        else:
+            self._counts = self._tag is None or not self._tag.holds
         # libsndfile reads uncompressed sound and FLAC best. Its seeks in Ogg miss by some 100 samples, and in MP3 it
         # believes wrong lengths, writes to stderr and takes other containers for MP3: there it comes second.
-        its_own = self._layout is not None or self._handle.read(4) in _LIBSNDFILE_MAGIC
+        its_own = self._layout is not None or magic in _LIBSNDFILE_MAGIC
         first, second = (self._libsndfile, self._pyav) if its_own else (self._pyav, self._libsndfile)
         try:
             self._decoder = first()
@@ -192,36 +210,32 @@ class Reader:
     def _libsndfile(self) -> SoundFileDecoder:
         assert self._handle is not None
         layout = self._layout
-        if layout is not None and layout.data_size_wrong and layout.subtype is not None:
-            held_bytes = layout.held_frames * layout.frame_bytes
-            return SoundFileDecoder(RangeHandle(self._handle, layout.data_offset, held_bytes), raw=layout)
+        if layout is not None and layout.subtype and (layout.data_size_wrong or len(layout.pieces) > 1):
+            return SoundFileDecoder(RangeHandle(self._handle, layout.pieces), raw=layout)
         decoder = SoundFileDecoder(self._source())
         if decoder.format.startswith("FLAC/"):
             # A header that was never brought up to date, as after a power cut, tells none or another file's length.
             self._flac_frames = max(0, decoder.frames)
-            self._counts = decoder.frames < 0 or self._flac_end() not in (None, decoder.frames)
+            # To look into the file's midst costs little where it is local, or headers are all that is read; what was
+            # counted before need not be looked at.
+            look = self._known_frames != decoder.frames and (
+                self._path is not None or self._block_bytes <= urls.HEADER_BLOCK_BYTES
+            )
+            told = flac.numbers(self._handle, self._size, look)
+            wrong = told.end not in (None, decoder.frames) or not told.rise
+            self._counts = wrong or decoder.frames < 0 or self._known_frames not in (None, decoder.frames)
             if self._counts:
                 decoder.close()
-                raise AudioError("unreadable", "libsndfile: the FLAC header tells another length than the last frame")
+                self._pieces = flac.without_inner_headers(self._handle, self._size)
+                raise AudioError("unreadable", "libsndfile: the FLAC header tells another length than its frames")
         return decoder
-
-    def _flac_end(self) -> int | None:
-        """Where a FLAC file ends by the number of its last frame; None where FFmpeg cannot read it."""
-        try:
-            decoder = AvDecoder(self._source(), self._size)
-        except StorageError:
-            raise
-        except AudioError:
-            return None
-        decoder.close()
-        return decoder.frames
 
     def _pyav(self) -> AvDecoder:
         return AvDecoder(self._source(), self._size, self._known_frames if self._counts else None, count=self._counts)
 
     def _source(self) -> str | RangeHandle:
         assert self._handle is not None
-        return self._path or RangeHandle(self._handle, 0, self._size)
+        return self._path if self._path and len(self._pieces) == 1 else RangeHandle(self._handle, self._pieces)
 
     def _describe(self) -> AudioInfo:
         assert self._decoder is not None
@@ -282,9 +296,13 @@ def probe(url: str) -> AudioInfo:
 
 
 def read_mono(
-    source: str | Reader, start_s: float = 0.0, end_s: float | None = None, sample_rate_hz: int = 48_000
+    source: str | Reader,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    sample_rate_hz: int = 48_000,
+    channel: str = channels.MEAN,
 ) -> np.ndarray:
-    """A span as one channel at one rate: float32 [samples], the mean of the channels, full scale ±1.
+    """A span as one channel at one rate: float32 [samples], full scale ±1.
 
     The samples lie on the grid of the whole resampled recording: a little sound on either side of the span is
     resampled with it and trimmed, so that spans read one by one join without a seam.
@@ -294,6 +312,8 @@ def read_mono(
         start_s: seconds from the start of the file.
         end_s: seconds from the start of the file; None reads to the end, which loads all of it.
         sample_rate_hz: the rate of the result.
+        channel: mean, left, right, loudest, or a number from 1. Where the mean cancels, the loudest; the reader's
+            `notes` then say so.
 
     Returns:
         round(end_s · rate) − round(start_s · rate) samples, fewer (or none) where the file ends before.
@@ -304,10 +324,11 @@ def read_mono(
     """
     if isinstance(source, str):
         with Reader(source) as reader:
-            return read_mono(reader, start_s, end_s, sample_rate_hz)
+            return read_mono(reader, start_s, end_s, sample_rate_hz, channel)
+    channels.require(channel, source.info.channels)
     rate = source.info.sample_rate_hz
     if rate == sample_rate_hz:
-        return _mean(source.read(start_s, end_s))
+        return _mixed(source, source.read(start_s, end_s), channel)
     end_s = source.info.duration_s if end_s is None else end_s
     first, last = round(start_s * sample_rate_hz), round(end_s * sample_rate_hz)
     if first < 0 or last < first:
@@ -317,7 +338,7 @@ def read_mono(
     margin = -(-_MARGIN_FRAMES * rate // min(rate, sample_rate_hz))
     steps = max(0, first * step_in // step_out - margin) // step_in
     stop = -(-last * step_in // step_out) + margin
-    native = _mean(source.read_frames(steps * step_in, stop))
+    native = _mixed(source, source.read_frames(steps * step_in, stop), channel)
     if len(native) == 0:
         return native
     skip = first - steps * step_out
@@ -343,5 +364,8 @@ def _second(make: Callable[[], SoundFileDecoder | AvDecoder], first: AudioError)
         raise AudioError(second.reason, f"{first.detail}; {second.detail}") from None
 
 
-def _mean(samples: np.ndarray) -> np.ndarray:
-    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+def _mixed(reader: Reader, samples: np.ndarray, channel: str) -> np.ndarray:
+    mixed, note = channels.mix(samples, channel)
+    if note and note not in reader.notes:
+        reader.notes.append(note)
+    return mixed

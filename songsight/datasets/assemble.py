@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from songsight.audio import clips
 from songsight.datasets import files
 from songsight.errors import UserError
 from songsight.store import urls
@@ -71,6 +72,25 @@ def relative(table: pa.Table, out: str) -> pa.Table:
             table.column_names.index("frames"), "frames", pa.array(frames, table.schema.field("frames").type)
         )
     return table
+
+
+def with_channel(table: pa.Table, channel: str | None, what: str) -> pa.Table:
+    """Gives a channel to the rows that have none. A table in which no row has one has no such column.
+
+    Args:
+        table: of recordings.
+        channel: mean, left, right, loudest, or a number from 1; None for none.
+        what: the data set's name, for the error line.
+
+    Raises:
+        UserError: a row has a channel that there cannot be.
+    """
+    found = clips.channels_of(table, what)
+    others = table.drop_columns([name for name in table.column_names if name == "channel"])
+    if found is None and channel is None:
+        return others
+    values = pa.nulls(len(table), pa.string()) if found is None else found.cast(pa.string())
+    return others.append_column("channel", values if channel is None else values.fill_null(channel))
 
 
 def plain_splits(table: pa.Table) -> pa.Table:

@@ -32,16 +32,17 @@ def read(folder: files.Folder, table: str = "recordings", columns: Mapping[str, 
         UserError: the root is no file, a column that is unknown here or missing there, or no path or scientific name.
     """
     schema = _SCHEMAS[table]
+    names = [*schema.names, *(["channel"] if table == "recordings" else [])]  # which a table has where it is needed
     columns = columns or {}
     if folder.table is None:
         raise UserError(f"{folder.root} is a folder: source csv needs the CSV or Parquet file itself")
     for name, own in columns.items():
-        if name not in schema.names:
-            turned = f"; songsight's column comes first: {own}={name}" if own in schema.names else ""
-            have = ", ".join(schema.names)
+        if name not in names:
+            turned = f"; songsight's column comes first: {own}={name}" if own in names else ""
+            have = ", ".join(names)
             raise UserError(f"--columns: the {table} table has no column {name!r} (it has {have}){turned}")
     # A column that `--columns` gives to one name is not taken for its own too: `common_name=species` is no epithet.
-    plain = {name: name for name in schema.names if name not in columns.values()}
+    plain = {name: name for name in names if name not in columns.values()}
     taken = plain | dict(columns)
     url = folder.open(folder.table)
     needed = [taken.get(name, name) for name in ("path", "scientific_name")]
@@ -65,7 +66,8 @@ def read(folder: files.Folder, table: str = "recordings", columns: Mapping[str, 
 
     id_name = f"{table[:-1]}_id"
     if id_name not in result:
-        parts = [files.values(pa.table(result), part) for part in ("path", "start_s", "end_s", "scientific_name")]
+        telling = ["path", "start_s", "end_s", "scientific_name", *(["channel"] if "channel" in result else [])]
+        parts = [files.values(pa.table(result), part) for part in telling]
         result[id_name] = pa.array(files.row_ids(zip(*parts, strict=True)), pa.string())
     return pa.table(result)
 
