@@ -143,10 +143,10 @@ def test_the_registered_model_embeds_paths(
     assert np.isnan(vectors[1]).all()
 
 
-# What the bank's loss does not need of the other ranks, the others do: their recordings are its negatives.
-@pytest.mark.parametrize(
-    "objective", ["infonce", *(pytest.param(name, marks=pytest.mark.slow) for name in ("masked", "bank", "siglip"))]
-)
+# What the bank's loss does not need of the other ranks, the others do: their recordings are its negatives. That each of
+# those has the gradient of one process is in `tests/distill/test_objectives.py`.
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["infonce", "bank"])
 def test_two_workers_take_the_steps_of_one(
     objective: str, world: World, clap: Path, teacher_dir: Path, tmp_path: Path, ray_started: None
 ) -> None:

@@ -207,21 +207,33 @@ def test_a_killed_annotator_is_replaced(
     assert_as(undisturbed, out)
 
 
+@pytest.fixture(scope="module")
+def long(
+    gallery_dir: Path, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """An archive of one recording that only decodes from its start, and what an undisturbed run makes of it."""
+    folder = tmp_path_factory.mktemp("long")
+    archives.sing(folder / "long.wav", 900.0, seed=1)
+    (folder / "archive").mkdir()
+    samples, rate_hz = soundfile.read(folder / "long.wav", dtype="float32", always_2d=True)
+    encode(folder / "archive" / "long.mka", samples, "libopus", rate_hz)
+    finished(command(folder / "archive", gallery_dir, model_dir, folder / "whole"), folder / "log")
+    whole = archives.rows(folder / "whole"), json.loads((folder / "whole" / "run.json").read_text())
+    return folder / "archive", whole
+
+
 @pytest.mark.parametrize("victim", ["driver", "annotator"])
 def test_of_a_long_recording_only_what_was_in_flight_is_heard_again(
-    gallery_dir: Path, model_dir: Path, tmp_path: Path, victim: str
+    long: tuple[Path, tuple[list[dict[str, Any]], dict[str, Any]]],
+    gallery_dir: Path,
+    model_dir: Path,
+    tmp_path: Path,
+    victim: str,
 ) -> None:
-    """A recording that only decodes from its start is one unit: seconds of it are lost, not all that was done."""
-    archives.sing(tmp_path / "long.wav", 900.0, seed=1)
-    (tmp_path / "archive").mkdir()
-    samples, rate_hz = soundfile.read(tmp_path / "long.wav", dtype="float32", always_2d=True)
-    encode(tmp_path / "archive" / "long.mka", samples, "libopus", rate_hz)
-    words = command(tmp_path / "archive", gallery_dir, model_dir, tmp_path / "whole")
-    finished(words, tmp_path / "log")
-    whole = archives.rows(tmp_path / "whole"), json.loads((tmp_path / "whole" / "run.json").read_text())
-
+    """Such a recording is one unit: seconds of it are lost, not all that was done."""
+    archive, whole = long
     out, log = tmp_path / "out", tmp_path / "killed"
-    words = command(tmp_path / "archive", gallery_dir, model_dir, out)
+    words = command(archive, gallery_dir, model_dir, out)
     with started(words, log) as driver:
         wait_for_outcomes(out, driver, 2, log)
         before = [json.loads(path.read_text()) for path in out.glob(".state/*/units/*.json")]
