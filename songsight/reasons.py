@@ -9,7 +9,6 @@ REASONS: dict[str, str] = {
     "empty": "the file has no bytes, or a header without a single sample",
     "truncated": "the file is cut short before the first sample that its header promises",
     "no-audio": "a well-formed container without an audio track",
-    "channel": "the file has not so many channels that the chosen one is among them",
     "too-short": "less sound than one frame of the encoder's spectrogram (21 ms for BioLingual)",
     "not-finite": "samples that are NaN or infinite",
     "silent": "digital silence from end to end",
@@ -19,6 +18,7 @@ REASONS: dict[str, str] = {
     "storage": "its storage failed again and again while the file was read",
     "crashed": "decoding it ended the whole process, more than once",
     "name": "the file's name is not UTF-8, so that no table can hold it",
+    "channel": "the channel that was chosen is beyond those that the file has",
 }
 """Every word that `AudioError.reason` and the quarantine's `reason` column can hold, and what it means."""
 

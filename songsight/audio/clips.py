@@ -130,7 +130,8 @@ def channels_of(recordings: pa.Table, what: str) -> pa.LargeStringArray | None:
     if "channel" not in recordings.column_names:
         return None
     given = recordings["channel"].to_pylist()
-    known = {one: parse(one, f"{what}: column channel") for one in set(given) if one is not None and one == one}
+    named = {one for one in given if one is not None and one == one and str(one).strip()}  # no NaN
+    known = {one: parse(one, f"{what}: column channel") for one in named}
     return pa.array([known.get(one) for one in given], pa.large_string()) if known else None
 
 

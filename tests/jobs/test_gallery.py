@@ -48,8 +48,14 @@ def test_broken_photographs_go_to_quarantine(
         )
     )
     assert "4 listed = 1 embedded + 3 quarantined" in capsys.readouterr().out
-    reasons = {row["path"]: row["reason"] for row in pq.read_table(tmp_path / "g" / "quarantine.parquet").to_pylist()}
-    assert reasons == {"cut.jpg": "unreadable", "text.jpg": "unreadable", "gone.jpg": "vanished"}
+    rows = {row["path"]: row for row in pq.read_table(tmp_path / "g" / "quarantine.parquet").to_pylist()}
+    assert {path: (row["reason"], row["size_bytes"]) for path, row in rows.items()} == {
+        "cut.jpg": ("unreadable", 200),
+        "text.jpg": ("unreadable", 10),
+        "gone.jpg": ("vanished", None),
+    }
+    assert rows["text.jpg"]["detail"] == "text.jpg, 10 bytes: no picture of a format that Pillow knows"
+    assert rows["cut.jpg"]["detail"].startswith("cut.jpg, 200 bytes: ")
     assert json.loads((tmp_path / "g" / "gallery.json").read_text())["image_resize"] == "squash"
 
 

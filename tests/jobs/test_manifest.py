@@ -135,6 +135,30 @@ def test_birdset_without_a_taxonomy(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "rows without a scientific name: 6\neBird codes without names: 2; --taxonomy with species_code" in said
 
 
+def test_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A species on each channel of a file; rows that name none get `--channel`, and without any there is no column."""
+    (tmp_path / "a.wav").write_bytes(b"")
+    out, table = tmp_path / "r.parquet", tmp_path / "rows.csv"
+    table.write_text("path,scientific_name,track\na.wav,Parus major,1\na.wav,Parus major,right\na.wav,Parus ater,\n")
+    words = ("--source", "csv", "--root", table, "--out", out)
+    run(*words, "--columns", "channel=track", "--channel", "loudest")
+    made = pq.read_table(out)
+    assert made["channel"].to_pylist() == ["1", "right", "loudest"]
+    assert len(set(made["recording_id"].to_pylist())) == 3
+    assert made.column_names[: len(RECORDINGS)] == RECORDINGS.names
+    run(*words)
+    assert "channel" not in pq.read_table(out).column_names
+    run(*words, "--channel", "2")
+    assert pq.read_table(out)["channel"].to_pylist() == ["2"] * 3
+    capsys.readouterr()
+    said = refused(capsys, *words, "--channel", "0")
+    assert "--channel should be mean, left, right, loudest or a channel's number from 1 (got 0)" in said
+    table.write_text("path,scientific_name,channel\na.wav,Parus major,A\n")
+    assert f"{table}: column channel should be mean, left" in refused(capsys, *words)
+    said = refused(capsys, "--source", "inat-photos", "--root", tmp_path, "--out", out, "--channel", "left")
+    assert "--channel is for tables of recordings, not of images" in said
+
+
 def test_rows_without_a_path_and_rows_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layouts.sound(tmp_path / "a.wav")
     paths = ["a.wav", "", "a.wav", "https://example.org/b.wav", "", "gone.wav"]

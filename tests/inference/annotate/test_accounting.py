@@ -32,6 +32,21 @@ def unit(name: str, **files: tuple[int, int, str]) -> str:
     return json.dumps({"unit": name, "parts": [], "files": outcomes})
 
 
+def test_notes_of_headers_and_of_sound_stand_side_by_side() -> None:
+    files = [seen("plain"), seen("low", rate=22_050), seen("odd"), seen("both", rate=22_050)]
+    names = [file["path"] for file in files]
+    outcome = json.loads(unit("u", **dict.fromkeys(names, (2, 0, ""))))
+    for file in outcome["files"]:
+        file["note"] = "two left feet" if file["path"] in ("odd", "both") else ""
+    low = "22050 Hz: nothing above 11025 Hz, of the encoder's 14000 Hz"
+    for outcomes, expected in (
+        ([json.dumps(outcome)], [None, low, "two left feet", f"{low}; two left feet"]),
+        ([unit("u", **dict.fromkeys(names, (2, 0, "")))], [None, low, None, low]),  # of a version that noted nothing
+    ):
+        table = accounting.settle(pa.Table.from_pylist(files, inventory.SEEN), ledger.gather(outcomes).files, 14_000)
+        assert table["note"].to_pylist() == expected
+
+
 def test_every_file_is_annotated_or_quarantined() -> None:
     files = [
         seen("half", cut_short="half of it"),

@@ -17,6 +17,7 @@ from inference.annotate import annotator, journal, ledger, plan
 from inference.annotate.annotator import Annotator
 from inference.archive import inventory
 from inference.archive.spans import Span, Unit, Windows
+from songsight.audio import channels
 from tests.jobs.annotating import archives
 
 WINDOWS = Windows(3.0, 3.0)
@@ -100,6 +101,36 @@ def test_a_dead_microphone_is_silent_at_any_rate(made: Annotator, rate_hz: int) 
     soundfile.write(Path(made.settings.archive) / name, np.full(9 * rate_hz, 0.25, np.float32), rate_hz)
     file, hits = annotate(made, name, [Span(name, 0, 3)])
     assert (file["windows"], file["silent"], hits) == (3, 3, [])
+
+
+def test_a_microphone_turned_over_is_heard_and_noted(made: Annotator) -> None:
+    folder = Path(made.settings.archive)
+    archives.sing(folder / "one.wav", 9.0, seed=8)
+    samples, _ = soundfile.read(folder / "one.wav", dtype="float32")
+    soundfile.write(folder / "two.wav", np.stack([samples, -samples], axis=1), RATE_HZ)
+    soundfile.write(folder / "beside.wav", np.stack([samples, 0 * samples], axis=1), RATE_HZ)
+    found = {name: annotate(made, f"{name}.wav", [Span(f"{name}.wav", 0, 3)]) for name in ("one", "two", "beside")}
+    assert [(file["windows"], file["silent"]) for file, _ in found.values()] == [(3, 0)] * 3
+    assert {name: file["note"] for name, (file, _) in found.items()} == {
+        "one": "",
+        "two": channels.CANCELLED,
+        "beside": "",
+    }
+    assert [hit["score"] for hit in found["two"][1]] == pytest.approx([hit["score"] for hit in found["one"][1]])
+
+
+def test_a_chosen_channel_that_a_file_has_not(made: Annotator, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(made.settings.archive)
+    archives.sing(folder / "mono.wav", 6.0, seed=9)
+    samples, _ = soundfile.read(folder / "mono.wav", dtype="float32")
+    soundfile.write(folder / "stereo.wav", np.stack([0 * samples, samples], axis=1), RATE_HZ)
+    monkeypatch.setattr(made, "settings", dataclasses.replace(made.settings, channel="right"))
+    file, hits = annotate(made, "mono.wav", [Span("mono.wav", 0, 2)])
+    assert (file["windows"], file["reason"], hits) == (0, "channel", [])
+    assert annotate(made, "stereo.wav", [Span("stereo.wav", 0, 2)])[0]["windows"] == 2
+    monkeypatch.setattr(made, "settings", dataclasses.replace(made.settings, channel="left"))
+    file, _ = annotate(made, "stereo.wav", [Span("stereo.wav", 0, 2)])
+    assert (file["windows"], file["silent"]) == (2, 2)
 
 
 def test_a_unit_that_is_done_again_blames_nothing(made: Annotator) -> None:

@@ -190,6 +190,71 @@ def test_chunks_before_and_behind_the_sound(content: bytes) -> None:
     )
 
 
+def bare(name: bytes, content: bytes, claimed: int | None = None) -> bytes:
+    """A chunk whose writer forgot the padding, or whose size is another."""
+    return name + struct.pack("<I", len(content) if claimed is None else claimed) + content
+
+
+def wide(name: bytes, content: bytes) -> bytes:
+    """A chunk of Wave64."""
+    guid = name + bytes.fromhex("f3acd3118cd100c04f8edb8a")
+    return guid + struct.pack("<Q", 24 + len(content)) + content + bytes(-len(content) % 8)
+
+
+TEXTS = [chunk(b"LIST", b"INFO" + chunk(b"ICMT", b"by hand\0")), GUAN]
+NOT_ROUND = b"\x81" * 99_999
+W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000") + struct.pack("<Q", 1 << 20) + wide(b"wave", b"")[:16]
+W64 += wide(b"fmt ", struct.pack("<HHIIHH", 1, 1, 48_000, 48_000, 1, 8)) + wide(b"data", NOT_ROUND)
+W64 += wide(b"\xbc\x94\x5f\x92", bytes(8))  # Sony's own, whose name is no text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        wave(chunk(b"data", NOT_ROUND), *TEXTS),
+        wave(bare(b"data", NOT_ROUND), *TEXTS),
+        wave(bare(b"data", NOT_ROUND), bare(b"LIST", b"INFO" + chunk(b"ICMT", b"by hand\0")), bare(b"guan", GUAN[8:])),
+        wave(SOUND, bytes(510), *TEXTS),
+        wave(SOUND, TEXTS[0], bytes(4000), TEXTS[1], bytes(100)),
+        wave(bare(b"data", SOUND[8:], 0), *TEXTS),
+        wave(bare(b"data", SOUND[8:], 0xFFFFFFFF), *TEXTS),
+        wave(bare(b"data", SOUND[8:], 1 << 30), *TEXTS),
+        wave(bare(b"data", SOUND[8:], 1000), *TEXTS),
+        wave(SOUND, TEXTS[0], SOUND, TEXTS[1]),
+        wave(SOUND) + wave(SOUND, *TEXTS),
+        W64 + wide(b"list", TEXTS[0][8:]) + wide(b"guan", GUAN[8:]),
+    ],
+)
+def test_metadata_wherever_a_writer_puts_it(content: bytes) -> None:
+    metadata = read_metadata(io.BytesIO(content), len(content))
+    assert (metadata.guano.get("Model"), metadata.comment) == ("AudioMoth", "by hand")
+
+
+def test_a_broadcast_wave_says_when_where_nothing_else_does() -> None:
+    text = b"at the pond".ljust(256, b"\0") + b"Zoom H4n".ljust(32, b"\0") + bytes(32) + b"2024-05-1404:30:00"
+    content = wave(SOUND, chunk(b"bext", text + bytes(264)))
+    metadata = read_metadata(io.BytesIO(content), len(content))
+    assert (metadata.comment, metadata.artist) == ("at the pond", "Zoom H4n")
+    assert origin("ZOOM0001.WAV", metadata) == Origin("", "bext", datetime(2024, 5, 14, 4, 30), None, None, None)
+    assert origin("20240514_050000.WAV", metadata).start_source == "filename"
+    metadata = Metadata(originated="0000-00-0000:00:00")
+    assert origin("ZOOM0001.WAV", metadata).start_source == "none"
+
+
+def test_metadata_of_an_aiff() -> None:
+    def big(name: bytes, content: bytes) -> bytes:
+        return name + struct.pack(">I", len(content)) + content + bytes(len(content) % 2)
+
+    head = b"AIFF" + big(b"COMM", struct.pack(">hIh", 1, 99_999, 8) + bytes.fromhex("400ebb80000000000000"))
+    said = COMMENT.format("UTC+1").encode()
+    comments = struct.pack(">HIHH", 1, 0, 0, len(said)) + said
+    for text in (big(b"ANNO", said), big(b"COMT", comments)):
+        body = head + big(b"SSND", bytes(8) + NOT_ROUND) + big(b"AUTH", b"AudioMoth 24E1") + text
+        content = b"FORM" + struct.pack(">I", len(body)) + body
+        metadata = read_metadata(io.BytesIO(content), len(content))
+        assert (metadata.comment, metadata.artist) == (said.decode(), "AudioMoth 24E1")
+
+
 def test_metadata_behind_the_sound_of_an_rf64() -> None:
     sizes = struct.pack("<QQQI", 200_200, 200_000, 100_000, 0)
     fmt = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, 48_000, 96_000, 2, 16))

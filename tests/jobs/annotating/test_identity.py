@@ -76,6 +76,7 @@ def test_what_changes_no_hit_is_the_same_run(changed: dict[str, Any]) -> None:
         {"timezone": "+02:00"},
         {"site": "1"},
         {"embeddings": "binary"},
+        {"channel": "left"},
     ],
 )
 def test_what_changes_hits_is_another_run(changed: dict[str, Any]) -> None:

@@ -271,6 +271,10 @@ def test_chunks_behind_the_sound_are_not_sound(tmp_path: Path) -> None:
     data = pcm16(samples)
     assert probe(riff(tmp_path / "a.wav", data, len(data), behind=behind)).frames == RATE
     assert probe(riff(tmp_path / "b.wav", data, len(data), behind=bytes(3000))).frames == RATE
+    assert probe(riff(tmp_path / "d.wav", data, len(data), behind=bytes(512) + behind)).frames == RATE
+    for claimed in (0, 0xFFFFFFFF, 1000, 10**6):  # of a header that was never brought up to date
+        info = probe(riff(tmp_path / "e.wav", data, claimed, behind=behind))
+        assert (info.frames, info.truncated) == (RATE, claimed == 10**6)
     with pytest.raises(AudioError) as empty:
         probe(riff(tmp_path / "c.wav", b"", 0, behind=behind))
     assert empty.value.reason == "empty"
@@ -384,6 +388,98 @@ def test_a_flac_whose_frame_numbers_start_again(tmp_path: Path, total: int) -> N
             for start_s in (13.0, 2.0, 7.0, 0.0, 17.0):
                 start = round(start_s * RATE)
                 np.testing.assert_allclose(reader.read(start_s, start_s + 1.0), whole[start : start + RATE], atol=1e-4)
+
+
+def parted(path: Path) -> tuple[bytes, bytes]:
+    """The header of a FLAC, and its frames."""
+    content, at, last = path.read_bytes(), 4, False
+    while not last:
+        last = content[at] >= 0x80
+        at += 4 + int.from_bytes(content[at + 1 : at + 4], "big")
+    return content[:at], content[at:]
+
+
+@pytest.mark.parametrize("total", ["unknown", "sum", "first"])
+@pytest.mark.parametrize(
+    "lasting", [(6, 6, 6), (6, 3.3, 6), (2, 6, 3), (20, 0.1), (0.05, 20), (0.1, 0.1), (1, 1, 1, 20)]
+)
+@pytest.mark.parametrize("whole_files", [True, False])
+def test_flacs_joined_end_to_end(tmp_path: Path, lasting: tuple[float, ...], total: str, whole_files: bool) -> None:
+    """With the headers of the further ones in their midst, or without; the first header knows of them, or does not."""
+    songs = [0.5**number * sound(seconds, channels=2)[:: (-1) ** number] for number, seconds in enumerate(lasting)]
+    for number, song in enumerate(songs):
+        write(tmp_path / f"{number}.flac", song)
+    whole = np.concatenate(songs)
+    claimed = {"unknown": 0, "sum": len(whole), "first": len(songs[0])}[total]
+    flac_with_total(tmp_path / "0.flac", claimed)
+    parts = [parted(tmp_path / f"{number}.flac") for number in range(len(songs))]
+    headers = [header if whole_files or not number else b"" for number, (header, _) in enumerate(parts)]
+    path = tmp_path / "a.flac"
+    path.write_bytes(b"".join(header + frames for header, (_, frames) in zip(headers, parts, strict=True)))
+    info = probe(str(path))
+    assert (info.frames, info.truncated) == (len(whole), False)
+    for known in (None, info.frames):
+        with open_audio(str(path), known) as reader:
+            np.testing.assert_allclose(reader.read(), whole, atol=1e-4)
+            tail = reader.read_frames(len(whole) - 3000, len(whole))
+            np.testing.assert_allclose(tail, whole[-3000:], atol=1e-4)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.1, 2.0, 60.0])
+@pytest.mark.parametrize("level", [0.0, 1e-4, 1.0])
+def test_a_whole_flac_is_taken_for_no_joined_one(tmp_path: Path, seconds: float, level: float) -> None:
+    song = level * sound(seconds)
+    info = probe(write(tmp_path / "a.flac", np.concatenate([song, sound(seconds), song])))
+    assert (info.decoder, info.sequential, info.frames) == ("soundfile", False, 3 * len(song))
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_oggs_joined_end_to_end(tmp_path: Path, subtype: str) -> None:
+    content = b""
+    for number, seconds in enumerate((4.0, 6.0)):
+        path = Path(write(tmp_path / f"{number}.ogg", sound(seconds), format="OGG", subtype=subtype))
+        content += path.read_bytes()
+    (tmp_path / "a.ogg").write_bytes(content)
+    with open_audio(str(tmp_path / "a.ogg")) as reader:
+        assert reader.info.duration_s == pytest.approx(10.0, abs=0.1)
+        assert len(reader.read(8.0, 9.0)) == RATE
+        assert np.abs(reader.read(8.0, 9.0)).max() > 0.1
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+
+def test_two_data_chunks_are_one_recording(tmp_path: Path) -> None:
+    samples = sound(3.0)
+    data = pcm16(samples)
+    pieces = data[: 2 * RATE], data[2 * RATE :]
+    for name, between, behind in (
+        ("a.wav", chunk(b"LIST", b"INFOISFT\x04\0\0\0abc\0"), b""),
+        ("b.wav", b"", chunk(b"guan", b"GUANO|Version: 1.0")),
+    ):
+        path = riff(tmp_path / name, pieces[0], len(pieces[0]), behind=between + chunk(b"data", pieces[1]) + behind)
+        with open_audio(path) as reader:
+            assert (reader.info.frames, reader.info.truncated) == (3 * RATE, False)
+            assert reader.notes == ["2 data chunks, read as one recording"]
+            np.testing.assert_allclose(reader.read(), samples, atol=1e-4)
+            np.testing.assert_allclose(reader.read(0.9, 1.1), samples[round(0.9 * RATE) : round(1.1 * RATE)], atol=1e-4)
+
+
+def test_wavs_joined_end_to_end(tmp_path: Path) -> None:
+    samples = sound(3.0)
+    halves = samples[:RATE], samples[RATE:]
+    for number, half in enumerate(halves):
+        write(tmp_path / f"{number}.wav", half)
+    content = [(tmp_path / f"{number}.wav").read_bytes() for number in (0, 1)]
+    (tmp_path / "a.wav").write_bytes(b"".join(content))
+    with open_audio(str(tmp_path / "a.wav")) as reader:
+        np.testing.assert_allclose(reader.read(), samples, atol=1e-4)
+    soundfile.write(tmp_path / "other.wav", halves[1], RATE // 2)
+    (tmp_path / "b.wav").write_bytes(content[0] + (tmp_path / "other.wav").read_bytes())
+    with open_audio(str(tmp_path / "b.wav")) as reader:
+        np.testing.assert_allclose(reader.read(), halves[0], atol=1e-4)
+        assert reader.notes == ["1 further data chunk not read: of another format, or compressed"]
 
 
 def test_mp3_that_claims_too_much_or_too_little(tmp_path: Path) -> None:
