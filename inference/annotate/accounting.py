@@ -90,21 +90,23 @@ def settle(seen: pa.Table, files: pa.Table, band_hz: float) -> pa.Table:
         "status": pa.array(status_F, pa.string()),
         "reason": pa.array(reason_F, pa.string()),
         "detail": pa.array(detail_F, pa.string()),
-        "note": _with(notes(seen["sample_rate_hz"], band_hz), heard),
+        "note": _with(notes(seen, band_hz), heard),
         "windows": pa.array(windows_F, pa.int64()),
         "hits": pa.array(hits_F, pa.int64()),
     }
     return pa.table([columns[name] for name in tables.RECORDINGS_SEEN.names], tables.RECORDINGS_SEEN)
 
 
-def notes(rate_hz: pa.ChunkedArray, band_hz: float) -> pa.Array:
-    """What to know of recordings whose rate is too low for what the encoder hears."""
+def notes(seen: pa.Table, band_hz: float) -> pa.ChunkedArray:
+    """What to know of recordings, null where nothing: a doubtful clock or place, a rate too low for the encoder."""
+    rate_hz = seen["sample_rate_hz"]
     rates = [rate for rate in pc.unique(rate_hz).to_pylist() if rate is not None and rate / 2 < 0.98 * band_hz]
     texts = [f"{rate} Hz: nothing above {rate // 2} Hz, of the encoder's {band_hz:.0f} Hz" for rate in rates]
-    return pa.array(texts, pa.string()).take(pc.index_in(rate_hz, pa.array(rates, pa.int32())).combine_chunks())
+    low = pa.array(texts, pa.string()).take(pc.index_in(rate_hz, pa.array(rates, pa.int32())))
+    return _with(seen["note"], low)
 
 
-def _with(told: pa.Array, heard: pa.ChunkedArray) -> pa.ChunkedArray:
+def _with(told: pa.ChunkedArray, heard: pa.ChunkedArray) -> pa.ChunkedArray:
     """What headers told and what was heard, each of which may be null, as one note."""
     both = pc.binary_join_element_wise(pc.fill_null(told, ""), pc.fill_null(heard, ""), "; ")
     some = pc.utf8_trim(both, "; ")

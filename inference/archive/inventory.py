@@ -29,14 +29,14 @@ HEADER_THREADS = 8  # a header costs some waiting and little work
 
 SEEN = pa.schema(
     [
-        *(field for field in tables.RECORDINGS_SEEN if field.name not in ("status", "note", "windows", "hits")),
+        *(field for field in tables.RECORDINGS_SEEN if field.name not in ("status", "windows", "hits")),
         pa.field("cut_short", pa.string()),
         pa.field("sequential", pa.bool_()),
     ]
 )
 """The inventory: `tables.RECORDINGS_SEEN` as far as headers tell. `reason` and `detail` are "" where the recording can
-be used, and `cut_short` says what a usable one lacks of what its header promises. `sequential` is whether a span costs
-all the sound before it."""
+be used, `note` what is to be doubted of clock and place, and `cut_short` what a usable one lacks of what its header
+promises. `sequential` is whether a span costs all the sound before it."""
 
 
 def inventory(

@@ -10,6 +10,8 @@ import re
 import struct
 from datetime import datetime
 
+from inference.archive import clocks
+
 _MODEL, _TIMESTAMP, _FIRST_POSITION = 0x01, 0x05, 0x06
 
 
@@ -33,11 +35,8 @@ def model(entries: dict[int, str]) -> str:
 
 
 def start(entries: dict[int, str]) -> datetime | None:
-    """When the recording started, with its offset if there is one: `2014-04-02 22:59:14-05:00`."""
-    try:
-        return datetime.fromisoformat(entries.get(_TIMESTAMP, ""))
-    except ValueError:
-        return None
+    """When the recording started, with its offset if there is one: `2014-04-02 22:59:14-05:00`, or `-5:00`."""
+    return clocks.said(entries.get(_TIMESTAMP, ""))
 
 
 def position(entries: dict[int, str]) -> tuple[str, str] | None:

@@ -53,8 +53,8 @@ def describe(
     lines += _lost(
         "in part", pa.chunked_array([pa.array(["cut short"] * len(cut), pa.string())]), cut["path"], cut["cut_short"]
     )
-    notes = pc.value_counts(accounting.notes(usable["sample_rate_hz"], band_hz).drop_null()).to_pylist()
-    lines += [f"  noted: {row['counts']} at {row['values']}" for row in notes]
+    notes = pc.value_counts(accounting.notes(usable, band_hz).drop_null()).to_pylist()
+    lines += [f"  noted: {row['counts']}, {row['values']}" for row in notes]
     if planned.units:
         count = actors[1]
         rate = _windows_per_s(settings, gpus)

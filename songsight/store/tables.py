@@ -123,7 +123,7 @@ RECORDINGS_SEEN = pa.schema(
         pa.field("status", pa.string()),  # annotated, partial or quarantined
         pa.field("reason", pa.string()),  # why not all of it was annotated; null where it was
         pa.field("detail", pa.string()),
-        pa.field("note", pa.string()),  # what to know of its hits: a low rate, channels that cancel
+        pa.field("note", pa.string()),  # what to know of its hits: a low rate, channels that cancel, a doubtful clock
         pa.field("windows", pa.int64()),  # that were decoded
         pa.field("hits", pa.int64()),
     ]

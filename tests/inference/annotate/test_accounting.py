@@ -10,7 +10,7 @@ from inference.archive import inventory
 from inference.archive.spans import Windows
 
 
-def seen(path: str, reason: str = "", cut_short: str = "", rate: int = 48_000) -> dict[str, Any]:
+def seen(path: str, reason: str = "", cut_short: str = "", rate: int = 48_000, note: str = "") -> dict[str, Any]:
     known = None if reason else 25.0
     return {
         "path": path,
@@ -20,6 +20,7 @@ def seen(path: str, reason: str = "", cut_short: str = "", rate: int = 48_000) -
         "reason": reason,
         "detail": "why",
         "cut_short": cut_short,
+        "note": note,
     }
 
 
@@ -51,7 +52,7 @@ def test_every_file_is_annotated_or_quarantined() -> None:
     files = [
         seen("half", cut_short="half of it"),
         seen("good"),
-        seen("low", rate=22_050),
+        seen("low", rate=22_050, note="the clock was not set: it says 1970"),
         seen("header", "empty"),
         seen("cut"),
         seen("dead"),
@@ -84,7 +85,8 @@ def test_every_file_is_annotated_or_quarantined() -> None:
     }
     assert (rows["half"]["detail"], rows["good"]["windows"], rows["good"]["hits"]) == ("half of it", 3, 2)
     assert rows["good"]["note"] is None
-    assert rows["low"]["note"] == "22050 Hz: nothing above 11025 Hz, of the encoder's 14000 Hz"
+    low = "22050 Hz: nothing above 11025 Hz, of the encoder's 14000 Hz"
+    assert rows["low"]["note"] == f"the clock was not set: it says 1970; {low}"
     assert {row["path"]: row["stage"] for row in accounting.quarantine(table).to_pylist()} == {
         "header": "inventory",
         "dead": "decode",
