@@ -40,7 +40,7 @@ def entries(count: int):  # type: ignore[no-untyped-def]
         name = (
             f"site-{site:03}/202405{day + 1:02}/SMM{site:05}_202405{day + 1:02}_{minute // 60:02}{minute % 60:02}00.wav"
         )
-        yield f"bucket/{name}", 5_760_044 + number % 7, f'"{number:032x}"'
+        yield name, 5_760_044 + number % 7, f'"{number:032x}"'
 
 
 def invented(files: pa.Table) -> pa.Table:
@@ -100,7 +100,7 @@ def main() -> None:
         print(f"{what:<34} {time.monotonic() - begin:6.1f} s, peak {peak_mb():6.0f} MB", flush=True)
         begin = time.monotonic()
 
-    chunks, skipped = listing.collect(entries(options.files), "bucket", lambda found: None)
+    chunks, skipped = listing.collect(entries(options.files), lambda found: None)
     found = listing.Listing(
         "s3://bucket", pa.Table.from_batches(chunks, listing.SCHEMA).sort_by("path").combine_chunks(), skipped
     )

@@ -127,7 +127,7 @@ def main(options: Options) -> None:
         table = assemble.with_split(table, shares, folder)
     table = assemble.relative(table, options.out)
     table = tables.conform(table, tables.RECORDINGS if kind == "recordings" else tables.IMAGES)
-    notes = source.notes(folder, table, taxa) if source.notes else ()
+    notes = [*_passed_over(folder), *(source.notes(folder, table, taxa) if source.notes else ())]
 
     made = _Manifest(kind, table, missing, unknown, notes)
     _write(made, options.out)
@@ -147,6 +147,13 @@ def _present(table: pa.Table, folder: Folder) -> tuple[pa.Table, pa.Table]:
         first = missing["path"][0].as_py() or "a row without a path"
         raise UserError(f"{folder.root}: none of its {len(missing):,} files is there (the first: {first})")
     return present, missing
+
+
+def _passed_over(folder: Folder) -> list[str]:
+    """What of the folder no row may name."""
+    files, closed = folder.passed_over.files, folder.passed_over.closed
+    said = [f"skipped: {files:,} files that are hidden or no regular files"] if files else []
+    return said + ([f"{len(closed)} folders may not be looked into, such as {closed[0]}"] if closed else [])
 
 
 def _beside(out: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 REASONS: dict[str, str] = {
@@ -59,5 +60,7 @@ def from_storage(error: Exception) -> AudioError:
         return AudioError("vanished", "no such file")
     if isinstance(error, PermissionError):
         return AudioError("permission", "permission denied")
+    if getattr(error, "errno", None) == errno.ESPIPE:
+        return AudioError("unreadable", "not a regular file")
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return StorageError("storage", f"storage failed: {text}")

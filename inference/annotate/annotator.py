@@ -284,7 +284,7 @@ class Annotator:
         ended = failures = 0
         while True:
             try:
-                with open_audio(urls.join(self.settings.archive, path), frames) as reader:
+                with open_audio(urls.below(self.settings.archive, path), frames) as reader:
                     for span in spans[ended:]:
                         group = self._cut_safely(reader, span)
                         ended += 1

@@ -107,7 +107,7 @@ def _unopened(file: dict[str, Any], timezone: str | None, sites: SiteRule) -> di
 
 
 def _seen(root: str, file: dict[str, Any], timezone: str | None, sites: SiteRule) -> dict[str, Any]:
-    url = urls.join(root, file["path"])
+    url = urls.below(root, file["path"])
     row: dict[str, Any] = file | {"site": sites.of(file["path"]), "reason": "", "detail": "", "cut_short": ""}
     try:
         info = patiently(lambda: probe(url))

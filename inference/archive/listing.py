@@ -1,19 +1,15 @@
 """What files lie in an archive: paths, sizes, and etags or times, as one Arrow table.
 
-A million files are a few hundred MB as Python objects and a tenth of that as columns: folders are walked, and pages of
-an object store asked for, one by one, and only columns are kept. Nothing heavy is imported, so that a run that has
-nothing to do can say so at once.
+A million files are a few hundred MB as Python objects and a tenth of that as columns: they come one by one, and only
+columns are kept. Nothing heavy is imported, so that a run that has nothing to do can say so at once.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import posixpath
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +18,7 @@ from songsight.audio.names import is_audio_path
 from songsight.errors import UserError
 from songsight.store import urls
 from songsight.store.retry import persistently
+from songsight.store.walk import PassedOver, walk
 
 SCHEMA = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("etag_or_mtime", pa.string())])
 
@@ -36,7 +33,7 @@ class Listing:
     Attributes:
         url: of the archive.
         table: `SCHEMA`, one row a recording, sorted by path. The path is below the archive.
-        skipped: files that are no recordings by their names.
+        skipped: files that are no recordings by their names, are hidden, or no regular files.
         closed: folders that this user may not look into.
     """
 
@@ -95,8 +92,9 @@ def listing(url: str, option: str = "--archive", progress: Callable[[int], None]
             raise UserError(f"{option}: no such folder: {url}")
         if persistently(lambda: fs.isfile(root)):
             raise UserError(f"{option}: {url} is a file; give the folder that the recordings are in")
-        closed: list[str] = []
-        chunks, skipped = collect(_entries(url, fs, root, closed), root, progress)
+        passed_over = PassedOver()
+        chunks, skipped = collect(walk(url, passed_over), progress)
+        skipped += passed_over.files
     except UserError:
         raise
     except Exception as error:  # botocore's errors are no OSErrors
@@ -104,7 +102,7 @@ def listing(url: str, option: str = "--archive", progress: Callable[[int], None]
     table = pa.Table.from_batches(chunks, SCHEMA)
     if not len(table):
         raise UserError(f"{option}: {url} holds no recording ({skipped} other files)")
-    return Listing(url, table.sort_by("path").combine_chunks(), skipped, tuple(closed))
+    return Listing(url, table.sort_by("path").combine_chunks(), skipped, tuple(passed_over.closed))
 
 
 def compare(
@@ -158,7 +156,7 @@ def readable(archive: str, paths: list[str]) -> list[bool]:
 
     def begins(path: str) -> bool:
         try:
-            with urls.open_read(urls.join(archive, path)) as handle:
+            with urls.open_read(urls.below(archive, path)) as handle:
                 handle.read(1)
         except Exception:  # botocore's errors are no OSErrors
             return False
@@ -173,7 +171,7 @@ def _array(column: pa.ChunkedArray) -> pa.Array:
 
 
 def collect(
-    entries: Iterator[tuple[str, int, str]], root: str, progress: Callable[[int], None]
+    entries: Iterator[tuple[str, int, str]], progress: Callable[[int], None]
 ) -> tuple[list[pa.RecordBatch], int]:
     """Columns of the recordings among the entries, and how many others there are."""
     chunks: list[pa.RecordBatch] = []
@@ -187,13 +185,9 @@ def collect(
         for column in (paths, sizes, changed):
             column.clear()
 
-    prefix = root.rstrip("/") + "/"
     for path, size, stamp in entries:
         if is_audio_path(path):
-            # A name that is not UTF-8 cannot stand in a table: it is shown with its odd bytes as \xff, and not found.
-            paths.append(
-                path.removeprefix(prefix).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            )
+            paths.append(path)
             sizes.append(size)
             changed.append(stamp)
         else:
@@ -207,62 +201,3 @@ def collect(
         keep()
     progress(found)
     return chunks, skipped
-
-
-def _entries(url: str, fs: Any, root: str, closed: list[str]) -> Iterator[tuple[str, int, str]]:
-    """Path, bytes and etag or modification time of every file, folder by folder or page by page."""
-    if not urls.is_remote(url):
-        yield from _local(root, closed)
-    elif url.startswith(("s3://", "s3a://")):
-        yield from _s3(fs, root)
-    else:
-        for folder, _, files in fs.walk(root, detail=True):
-            for name, info in files.items():
-                yield posixpath.join(folder, name), *_size_and_stamp(info)
-
-
-def _local(root: str, closed: list[str]) -> Iterator[tuple[str, int, str]]:
-    waiting = [root]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            inside = list(os.scandir(folder))
-        except PermissionError:
-            if folder == root:
-                raise
-            closed.append(folder)  # lost+found and the like
-            continue
-        for entry in inside:
-            try:
-                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-                    if not _encloses(entry, folder):
-                        waiting.append(entry.path)
-                    continue
-                state = entry.stat()
-                yield entry.path, state.st_size, str(state.st_mtime)
-            except OSError:
-                yield entry.path, 0, ""  # a dangling link: its fate is told when it is opened
-
-
-def _encloses(entry: os.DirEntry[str], folder: str) -> bool:
-    """Whether a link leads to a folder that it lies in, and so round and round."""
-    return entry.is_symlink() and (os.path.realpath(folder) + "/").startswith(os.path.realpath(entry.path) + "/")
-
-
-def _s3(fs: Any, root: str) -> Iterator[tuple[str, int, str]]:
-    """A thousand objects a request. s3fs's own listing keeps a dictionary of every object in memory."""
-    bucket, _, prefix = root.partition("/")
-    ask: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix.rstrip("/") + "/" if prefix else ""}
-    while True:
-        page = persistently(lambda: fs.call_s3("list_objects_v2", **ask))
-        for item in page.get("Contents", []):
-            if not item["Key"].endswith("/"):
-                yield f"{bucket}/{item['Key']}", int(item["Size"]), str(item.get("ETag") or item.get("LastModified"))
-        if not page.get("IsTruncated"):
-            return
-        ask["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def _size_and_stamp(info: dict[str, Any]) -> tuple[int, str]:
-    stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-    return int(info["size"]), str(stamp)

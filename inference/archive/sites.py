@@ -65,9 +65,9 @@ class SiteRule:
         if self.pattern is not None:
             match = re.search(self.pattern, path)
             return site_name(_group(match) if match else "")
-        folder = posixpath.dirname(path)
+        folder = posixpath.dirname(path).strip("/")
         if self.level is not None:
-            levels = folder.split("/") if folder else []
+            levels = [name for name in folder.split("/") if name]
             return site_name(levels[self.level - 1] if len(levels) >= self.level else "")
         return site_name(folder or self.top)
 

@@ -91,7 +91,7 @@ def clips(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def absolute(folder: files.Folder, path: str) -> str:
     """A path in a data set's folder, from anywhere."""
-    return files.absolute(folder.open(folder.locate(path)))
+    return folder.place(folder.locate(path))
 
 
 def class_row(label: str, taxonomy: Taxonomy | None = None, common: str | None = None) -> dict[str, Any]:

@@ -217,6 +217,7 @@ def _open_image(url: str) -> Any:
 def _fetch(url: str) -> bytes:
     """A whole file; what its storage says against it in the words that a recording's storage has."""
     try:
+        storage.require_regular(url)
         return storage.read_bytes(url)
     except Exception as error:  # botocore's errors are no OSErrors
         raise from_storage(error) from None

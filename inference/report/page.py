@@ -218,7 +218,7 @@ def _card(
     rate = min(LARGEST_RATE_HZ, max((r for r in (8000, 16000, 22050, 32000) if r <= recorded_hz), default=8000))
     card: dict[str, Any] = hit | {"picture": None, "sound": None, "top_khz": rate / 2000, "photographs": []}
     try:
-        with open_audio(urls.join(archive, hit["recording"])) as reader:
+        with open_audio(urls.below(archive, hit["recording"])) as reader:
             samples = read_mono(reader, hit["start_s"], hit["end_s"], rate, channel)
     except AudioError:
         samples = np.zeros(0, np.float32)  # the recording went away since it was annotated

@@ -97,4 +97,4 @@ def _recordings_in(folder: str) -> list[str]:
         found = listing.listing(folder)
     except UserError as error:
         raise UserError(str(error).replace("--archive", "--noise")) from None
-    return [urls.join(urls.absolute(folder), path) for path in found.table["path"].to_pylist()]
+    return [urls.below(urls.absolute(folder), path) for path in found.table["path"].to_pylist()]

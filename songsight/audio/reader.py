@@ -10,7 +10,6 @@ no broken file raises anything else. A file that is cut short yields what it hol
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
@@ -174,10 +173,7 @@ class Reader:
         local = not urls.is_remote(self.url)
         if local and os.path.islink(path) and not os.path.exists(path):
             refuse_broken_link(os.readlink(path))
-        if local and not stat.S_ISREG(os.stat(path).st_mode):
-            raise AudioError("unreadable", "not a regular file")  # a pipe would block for ever
-        # close() closes it; a plain file, since libsndfile reads a local path without it
-        self._handle = open(path, "rb") if local else urls.open_read(self.url, self._block_bytes)  # noqa: SIM115
+        self._handle = urls.open_read(self.url, self._block_bytes)
         self._size = self._handle.seek(0, os.SEEK_END)
         self._handle.seek(0)
         refuse_hopeless(self._handle.read(_HEAD_BYTES), self._size)

@@ -23,7 +23,7 @@ def present(table: pa.Table, folder: files.Folder) -> tuple[pa.Table, pa.Table]:
     One listing of the data set's folder answers for every file in it; folders elsewhere are listed one by one. Web
     addresses cannot be listed, and pass (`unchecked` counts them).
     """
-    full = [_full(folder.url, path) if path else None for path in table["path"].to_pylist()]
+    full = [folder.place(path) if path else None for path in table["path"].to_pylist()]
     inside = folder.url.rstrip("/") + "/"
     elsewhere: dict[str, frozenset[str]] = {}
 
@@ -35,6 +35,8 @@ def present(table: pa.Table, folder: files.Folder) -> tuple[pa.Table, pa.Table]:
         if url.startswith(inside):
             return url.removeprefix(inside) in folder.files
         parent = urls.parent(url)
+        if urls.is_remote(url) and parent.endswith("/"):
+            return urls.exists(url)  # fsspec lists no folder without a name
         if parent not in elsewhere:
             elsewhere[parent] = _names_in(parent)
         return posixpath.basename(url) in elsewhere[parent]
@@ -43,7 +45,7 @@ def present(table: pa.Table, folder: files.Folder) -> tuple[pa.Table, pa.Table]:
     keep, absent = pa.array(here, pa.bool_()), pa.array([not each for each in here], pa.bool_())
     table = table.set_column(table.column_names.index("path"), "path", pa.array(full, pa.string()))
     if "frames" in table.column_names:
-        frames = [_with_frames(folder.url, row) for row in table["frames"].to_pylist()]
+        frames = [_with_frames(folder, row) for row in table["frames"].to_pylist()]
         table = table.set_column(
             table.column_names.index("frames"), "frames", pa.array(frames, table.schema.field("frames").type)
         )
@@ -60,12 +62,17 @@ def unchecked(table: pa.Table) -> int:
 
 def relative(table: pa.Table, out: str) -> pa.Table:
     """Writes the paths below the table's own folder relative to it, so that both can be moved together."""
-    beside = files.absolute(urls.parent(files.absolute(out))).rstrip("/") + "/"
-    paths = pa.array([path.removeprefix(beside) for path in table["path"].to_pylist()], pa.string())
+    beside = urls.parent(files.absolute(out))
+
+    def from_there(path: str) -> str:
+        name = path.removeprefix(beside.rstrip("/") + "/")
+        return name if urls.join(beside, name) == path else path  # `/x.wav` behind an empty folder would lead elsewhere
+
+    paths = pa.array([from_there(path) for path in table["path"].to_pylist()], pa.string())
     table = table.set_column(table.column_names.index("path"), "path", paths)
     if "frames" in table.column_names:
         frames = [
-            row and [frame | {"path": frame["path"].removeprefix(beside)} for frame in row]
+            row and [frame | {"path": from_there(frame["path"])} for frame in row]
             for row in table["frames"].to_pylist()
         ]
         table = table.set_column(
@@ -129,10 +136,6 @@ def with_split(table: pa.Table, shares: Mapping[str, float], folder: files.Folde
     return table.append_column("split", array)
 
 
-def _full(folder: str, path: str) -> str:
-    return files.absolute(urls.join(folder, path))
-
-
 def _names_in(folder: str) -> frozenset[str]:
     fs, path = urls.filesystem(folder)
     try:
@@ -144,5 +147,5 @@ def _names_in(folder: str) -> frozenset[str]:
         raise UserError(urls.unreachable(folder, error)) from None
 
 
-def _with_frames(folder: str, frames: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    return frames and [frame | {"path": _full(folder, frame["path"])} for frame in frames]
+def _with_frames(folder: files.Folder, frames: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    return frames and [frame | {"path": folder.place(frame["path"])} for frame in frames]

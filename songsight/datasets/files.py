@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from songsight.errors import UserError
 from songsight.store import sheets, urls
+from songsight.store.walk import PassedOver, walk
 
 # What an exported data frame calls the column that has no name.
 _INDEX_COLUMNS = ("", "Unnamed: 0")
@@ -60,15 +61,17 @@ class Folder:
         if not there:
             raise UserError(f"no such file or folder: {root}")
         self.root = root
+        self.passed_over = PassedOver()  # known when the files are listed
         self.table = posixpath.basename(absolute(root)) if is_file else None
         self.url = urls.parent(absolute(root)) if is_file else absolute(root)
 
     @cached_property
     def files(self) -> frozenset[str]:
-        """The paths of every file below the folder, relative to it; hidden files and folders are left out."""
-        _, path = urls.filesystem(self.url)
-        below = (file.removeprefix(path.rstrip("/") + "/") for file in self.fs.find(path))
-        files = frozenset(file for file in below if not any(part.startswith(".") for part in file.split("/")))
+        """The paths of every file below the folder, relative to it; what `walk` passes over is left out."""
+        try:
+            files = frozenset(name for name, _, _ in walk(self.url, self.passed_over))
+        except Exception as error:  # botocore's errors are no OSErrors
+            raise UserError(urls.unreachable(self.root, error)) from None
         if not files:
             raise UserError(f"{self.root} holds no files")
         return files
@@ -99,14 +102,29 @@ class Folder:
 
     def open(self, name: str) -> str:
         """The URL of one of the folder's files."""
-        return urls.join(self.url, name)
+        return urls.below(self.url, name)
+
+    def place(self, path: str) -> str:
+        """The URL that a row's path means: of the file that a store lists by that very name, else where it leads to."""
+        url = absolute(urls.join(self.url, path))
+        listed = self.open(name := path.removeprefix(f"{self.url}/"))
+        return listed if listed != url and urls.is_remote(self.url) and name in self.files else url
 
 
 def absolute(url: str) -> str:
-    """A URL that means the same from any working folder; local ones become plain paths."""
+    """A URL that means the same from any working folder; local ones become plain paths.
+
+    `.` and `..` are resolved. Empty folders stay, as a key of an object store may have them.
+    """
     if urls.is_remote(url):
-        scheme, _, path = url.partition("://")
-        return f"{scheme}://{posixpath.normpath(path)}"
+        scheme, _, path = url.rstrip("/").partition("://")
+        kept: list[str] = []
+        for part in path.split("/"):
+            if part == "..":
+                kept[1:] = kept[1:-1]  # the bucket stays
+            elif part != ".":
+                kept.append(part)
+        return f"{scheme}://{'/'.join(kept)}"
     if url.startswith("/"):
         # The one form that needs no file system to understand: a data set has it in every row.
         return posixpath.normpath(url)

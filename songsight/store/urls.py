@@ -1,19 +1,23 @@
 """Every read and write goes through here: one place for schemes, credentials and endpoints.
 
-A URL is a local path (`data/x.wav`, `file:///data/x.wav`) or anything that fsspec knows (`s3://bucket/key`,
-`gs://`, `hf://`, `memory://`). Credentials and endpoints come from each scheme's own environment variables:
+A URL is a local path (`data/x.wav`, `file:///data/my%20x.wav`) or anything that fsspec knows (`s3://bucket/key`,
+`gs://`, `hf://`, `memory://`). Only in `file://` does `%XX` stand for another sign; `::` is part of a name, and makes
+no chain of URLs as it does in fsspec. Credentials and endpoints come from each scheme's own environment variables:
 `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID` and so on for S3.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import posixpath
 import re
 import shutil
+import stat
 import tempfile
+import urllib.parse
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +36,8 @@ PUBLIC_BUCKETS = ("inaturalist-open-data",)
 
 _S3 = ("s3://", "s3a://")
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_FILE = re.compile(r"^file:(?://(?:localhost(?=/))?|(?=/))", re.IGNORECASE)  # RFC 8089
+_COLONS = "\0\0"  # in place of `::`, which fsspec would cut a URL at
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -40,16 +46,19 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     Raises:
         UserError: the scheme is unknown, or its fsspec package is not installed.
     """
+    if not is_remote(url):
+        path = os.path.join(os.getcwd(), os.path.expanduser(_plain(url)).removeprefix("./"))
+        return fsspec.filesystem("file"), path.rstrip("/") or "/"
     options: dict[str, Any] = {}
     if url.startswith(_S3):
         if url.partition("://")[2].partition("/")[0] in PUBLIC_BUCKETS and not _has_aws_credentials():
             options["anon"] = True
         options["max_concurrency"] = 1  # s3fs does not try again where one of several parts of a file is cut short
     try:
-        fs, path = fsspec.core.url_to_fs(url, **options)
+        fs, path = fsspec.core.url_to_fs(url.replace("::", _COLONS), **options)
     except (ValueError, ImportError) as error:
         raise UserError(f"{url}: {error}") from None
-    return fs, path
+    return fs, path.replace(_COLONS, "::")
 
 
 @functools.cache
@@ -63,17 +72,30 @@ def _has_aws_credentials() -> bool:
         return True
 
 
+def _plain(url: str) -> str:
+    """A local path as it is, that of a `file://` URL with its `%XX` decoded."""
+    scheme = _FILE.match(url)
+    return urllib.parse.unquote(url[scheme.end() :], errors="surrogateescape") if scheme else url
+
+
 def is_remote(url: str) -> bool:
     """Whether a URL names a scheme other than the local file system's."""
-    return bool(_SCHEME.match(url)) and not url.startswith("file://")
+    return bool(_SCHEME.match(url)) and not _FILE.match(url)
 
 
 def join(base: str, *parts: str) -> str:
     """A URL below another: `join("s3://b/out", "hits")` is `s3://b/out/hits`; an absolute part stands alone."""
-    url = base
+    url = _plain(base)
     for part in parts:
         url = part if _SCHEME.match(part) or part.startswith("/") else posixpath.join(url, part)
     return url
+
+
+def below(folder: str, name: str) -> str:
+    """The URL of a file that a folder was listed with, whatever its name looks like: `/x.wav` behind `s3://b/2026` is
+    `s3://b/2026//x.wav`, the key with an empty folder, and no local path.
+    """
+    return f"{_plain(folder).rstrip('/')}/{name}"
 
 
 def absolute(url: str) -> str:
@@ -82,8 +104,13 @@ def absolute(url: str) -> str:
 
 
 def parent(url: str) -> str:
-    """The folder of a URL: `s3://b/x/m.parquet` → `s3://b/x`, `m.parquet` → `.`."""
-    return posixpath.dirname(url) or "."
+    """The folder of a URL: `s3://b/x/m.parquet` → `s3://b/x`, `m.parquet` → `.`. It ends in a slash where a key has an
+    empty folder, so that `join` leads back: `s3://b/x//m.parquet` → `s3://b/x//`.
+    """
+    if not is_remote(url):
+        return posixpath.dirname(_plain(url)) or "."
+    folder = url.rpartition("/")[0]
+    return f"{folder}/" if folder.endswith("/") and "://" in folder[:-1] else folder
 
 
 def exists(url: str) -> bool:
@@ -144,11 +171,28 @@ def unreachable(url: str, error: Exception) -> str:
 
 
 def open_read(url: str, block_bytes: int = WINDOW_BLOCK_BYTES) -> IO[bytes]:
-    """A seekable binary handle that fetches only the byte ranges that are read, from S3 so many bytes at a time."""
+    """A seekable binary handle that fetches only the byte ranges that are read, from S3 so many bytes at a time.
+
+    Raises:
+        OSError: a local file is no regular one, see `require_regular`, or cannot be read.
+    """
     fs, path = filesystem(url)
+    if not is_remote(url):
+        require_regular(url)
+        return open(path, "rb")
     # For this handle alone: what Ray writes through the same filesystem goes up in parts, of 5 MiB at least.
     options = {"block_size": block_bytes} if url.startswith(_S3) else {}
     return fs.open(path, "rb", **options)
+
+
+def require_regular(url: str) -> None:
+    """Checks that opening a local file can neither block nor lead to something without an end; others pass.
+
+    Raises:
+        OSError: with ESPIPE where it is a pipe, a socket or a device; as the system says where it is not there.
+    """
+    if not is_remote(url) and not stat.S_ISREG(os.stat(path := filesystem(url)[1]).st_mode):
+        raise OSError(errno.ESPIPE, "not a regular file", path)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -200,7 +244,7 @@ def fetch_folder(url: str, into: str) -> str:
     """Copies a remote folder to a local one and returns the local path; a local folder is returned as it is.
 
     Raises:
-        UserError: there is nothing at the URL.
+        UserError: there is nothing at the URL, or a name there leads out of the local folder.
     """
     if not is_remote(url):
         return filesystem(url)[1]
@@ -209,7 +253,9 @@ def fetch_folder(url: str, into: str) -> str:
     if not files:
         raise UserError(f"{url}: nothing is there")
     for remote in files:
-        local = os.path.join(into, os.path.relpath(remote, path))
+        local = os.path.abspath(f"{into}/{remote.removeprefix(path)}")
+        if not local.startswith(os.path.abspath(into) + os.sep):
+            raise UserError(f"{url}: {remote} leads out of the folder: rename it")
         os.makedirs(os.path.dirname(local), exist_ok=True)
         fs.get_file(remote, local)
     return into

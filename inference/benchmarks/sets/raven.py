@@ -60,7 +60,7 @@ def read(ask: Ask) -> list[Labelled]:
             if here is None:
                 unnamed += 1
                 continue
-            place = {"path": urls.join(root, path), "start_s": start_s, "end_s": end_s}
+            place = {"path": urls.below(root, path), "start_s": start_s, "end_s": end_s}
             about = {"unit": f"{path}@{start_s:g}", "recording": path, "labels": sorted(here), "split": "test"}
             clips.append(place | about)
     labels = sorted({label for clip in clips for label in clip["labels"]})
@@ -80,7 +80,7 @@ def _durations(root: str, paths: list[str]) -> tuple[dict[str, float], dict[str,
 
     def one(path: str) -> float | str:
         try:
-            return probe(urls.join(root, path)).duration_s
+            return probe(urls.below(root, path)).duration_s
         except AudioError as error:
             return f"{error.reason} {error.detail}".strip()
 
