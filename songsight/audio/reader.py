@@ -219,7 +219,7 @@ class Reader:
             )
             told = flac.numbers(self._handle, self._size, look)
             wrong = told.end not in (None, decoder.frames) or not told.rise
-            self._counts = wrong or decoder.frames < 0 or self._known_frames not in (None, decoder.frames)
+            self._counts = wrong or decoder.frames < 0 or (self._known_frames or 0) > decoder.frames
             if self._counts:
                 decoder.close()
                 self._pieces = flac.without_inner_headers(self._handle, self._size)
