@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,8 +59,8 @@ def walk(url: str, passed_over: PassedOver) -> Iterator[tuple[str, int, str]]:
     prefix = root.rstrip("/") + "/"
     for path, size, stamp in _s3(fs, root) if url.startswith(("s3://", "s3a://")) else _others(fs, root):
         name = path.removeprefix(prefix)
-        outside = not path.startswith(prefix) or (".." in name.split("/") and not url.startswith(_OBJECT_STORES))
-        if outside or size is None or _HIDDEN.search(name):
+        up = not url.startswith(_OBJECT_STORES) and ".." in urllib.parse.unquote(name).split("/")
+        if up or not path.startswith(prefix) or size is None or _HIDDEN.search(name):
             passed_over.files += 1
         else:
             yield name, size, stamp
@@ -126,4 +127,4 @@ def _others(fs: Any, root: str) -> Iterator[tuple[str, int | None, str]]:
     """As fsspec finds them; no bytes where something is no file. Its `walk` would lose names with empty folders."""
     for path, info in fs.find(root, detail=True).items():
         stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-        yield path, None if info["type"] == "other" else int(info["size"]), str(stamp)
+        yield path, None if info.get("type") == "other" else int(info.get("size") or 0), str(stamp)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,9 @@ def test_broken_photographs_go_to_quarantine(
     Image.new("RGB", (20, 20), "red").save(tmp_path / "good.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:200])
     (tmp_path / "text.jpg").write_text("no picture")
-    rows = [{"path": f"{name}.jpg", "scientific_name": "Parus major"} for name in ("good", "cut", "text", "gone")]
+    os.mkfifo(tmp_path / "pipe.jpg")
+    names = ("good", "cut", "text", "gone", "pipe")
+    rows = [{"path": f"{name}.jpg", "scientific_name": "Parus major"} for name in names]
     tables.write_table(str(tmp_path / "images.parquet"), pa.Table.from_pylist(rows))
     gallery.main(
         gallery.Options(
@@ -47,11 +50,12 @@ def test_broken_photographs_go_to_quarantine(
             image_resize="squash",
         )
     )
-    assert "4 listed = 1 embedded + 3 quarantined" in capsys.readouterr().out
+    assert "5 listed = 1 embedded + 4 quarantined" in capsys.readouterr().out
     rows = {row["path"]: row for row in pq.read_table(tmp_path / "g" / "quarantine.parquet").to_pylist()}
     assert {path: (row["reason"], row["size_bytes"]) for path, row in rows.items()} == {
         "cut.jpg": ("unreadable", 200),
         "text.jpg": ("unreadable", 10),
+        "pipe.jpg": ("unreadable", rows["pipe.jpg"]["size_bytes"]),
         "gone.jpg": ("vanished", None),
     }
     assert rows["text.jpg"]["detail"] == "text.jpg, 10 bytes: no picture of a format that Pillow knows"

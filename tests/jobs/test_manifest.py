@@ -11,6 +11,7 @@ from typing import get_args, get_type_hints
 import pyarrow.parquet as pq
 import pytest
 
+from inference.archive import listing
 from jobs import cli
 from jobs.distilling import splits
 from jobs.manifest import Options
@@ -240,6 +241,21 @@ def test_folder_with_taxonomy_and_drawn_splits(tmp_path: Path, capsys: pytest.Ca
 
     run(*words, "--out", tmp_path / "u.parquet", "--split", "train")
     assert set(pq.read_table(tmp_path / "u.parquet")["split"].to_pylist()) == {"train"}
+
+
+def test_hidden_files_and_pipes_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "my sounds::2024"
+    species = root / "Parus major"
+    for name in ("a.wav", "._a.wav", ".old/b.wav", "$RECYCLE.BIN/c.wav"):
+        layouts.sound(species / name)
+    layouts.sound(root / ".Trashes" / "Parus major" / "d.wav")
+    os.mkfifo(species / "pipe.wav")
+    run("--source", "folder", "--root", root.as_uri(), "--out", (tmp_path / "a table.parquet").as_uri())
+    assert "skipped: 5 files that are hidden or no regular files\n" in capsys.readouterr().out
+    written = pq.read_table(tmp_path / "a table.parquet")["path"].to_pylist()
+    assert written == ["my sounds::2024/Parus major/a.wav"]
+    found = listing.listing(root.as_uri())
+    assert (found.table["path"].to_pylist(), found.skipped) == (["Parus major/a.wav"], 5)  # the archive's view
 
 
 def test_the_same_data_gives_the_same_table_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.session
 import pyarrow as pa
 import pytest
 import s3fs
 
+from songsight.datasets import assemble, files
 from songsight.errors import UserError
 from songsight.store import tables, urls
+from songsight.store.walk import PassedOver, walk
 from tests.faulty_proxy import Fault, standing_before
 from tests.s3_server import Store
 
@@ -92,6 +95,80 @@ def test_answers_cut_short_are_asked_for_again(
         got = urls.fetch_folder(f"{folder}/m", str(tmp_path / "got"))
     assert proxy.injected["cut"] == 2
     assert Path(got, "big").read_bytes() == BIG
+
+
+def test_an_object_is_read_by_the_name_that_the_store_lists(folder: str, s3: Store, tmp_path: Path) -> None:
+    here = tmp_path / "of this machine.wav"
+    here.write_bytes(b"not that one")
+    odd = [
+        str(here),
+        here.as_uri(),
+        "/lead.wav",
+        "mid//x.wav",
+        "a/../up.wav",
+        "../out.wav",
+        "a::b.wav",
+        "s3://no/x.wav",
+    ]
+    odd += [
+        " a + b.wav",
+        "%41.wav",
+        "q?.wav",
+        "h#.wav",
+        "new\nline.wav",
+        "[a]*.wav",
+        "~/x.wav",
+        "u\u0308.wav",
+        "\u00fc.wav",
+    ]
+    client = botocore.session.get_session().create_client("s3", endpoint_url=s3.endpoint)
+    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+    for name in odd:
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=name.encode())
+    listed = [name for name, _, _ in walk(f"{folder}/", PassedOver())]
+    assert sorted(listed) == sorted(odd)
+    for name in listed:
+        with urls.open_read(urls.below(folder, name)) as handle:
+            assert (handle.read().decode(), urls.read_bytes(urls.below(folder, name)).decode()) == (name, name)
+
+    found, missing = assemble.present(pa.table({"path": [*listed, "none.wav", "/none.wav"]}), files.Folder(folder))
+    assert found["path"].to_pylist() == [urls.below(folder, name) for name in listed]
+    assert missing["path"].to_pylist() == [f"{folder}/none.wav", "/none.wav"]
+    for out in (f"{folder}/t.parquet", f"{folder}//t.parquet", str(tmp_path / "t.parquet")):
+        written = assemble.relative(found, out)["path"].to_pylist()
+        assert [tables.resolve_path(path, out) for path in written] == found["path"].to_pylist()
+
+    with pytest.raises(UserError, match="leads out of the folder"):
+        urls.fetch_folder(folder, str(tmp_path / "copy"))
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_local_names_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("Field::A/12::30.wav", "::a", "zip::b.zip", "file::c", "local:d", "file:e", "50%20.wav", "memory::/f"):
+        urls.write_bytes(name, b"1")
+        assert (tmp_path / name).read_bytes() == b"1"
+        assert urls.read_bytes(urls.join(urls.absolute("."), name)) == b"1"
+        assert not urls.is_remote(name)
+        assert urls.absolute(name) == str(tmp_path / name)
+    urls.remove("Field::A")
+    assert not (tmp_path / "Field::A").exists()
+
+
+def test_file_urls_are_decoded(tmp_path: Path) -> None:
+    folder = tmp_path / "a b%20c::ü"
+    url = folder.as_uri()
+    assert "%20b%2520c" in url
+    urls.write_bytes(urls.join(url, "x%20y.wav"), b"1")  # a part is a name, and no URL
+    assert (folder / "x%20y.wav").read_bytes() == b"1"
+    for spelled in (url, url.replace("file://", "file://localhost"), url.replace("file://", "FILE:")):
+        assert urls.absolute(spelled) == str(folder)
+        assert urls.exists(urls.below(spelled, "x%20y.wav"))
+        assert files.Folder(spelled).files == {"x%20y.wav"}
+    table = f"{url}/t.parquet"
+    tables.write_table(table, pa.table({"path": ["x%20y.wav", f"{url}/x%2520y.wav"]}))
+    rows = tables.read_table(table, "--recordings", ("path",))["path"].to_pylist()
+    assert {urls.absolute(tables.resolve_path(path, table)) for path in rows} == {str(folder / "x%20y.wav")}
 
 
 def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
