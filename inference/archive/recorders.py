@@ -39,10 +39,11 @@ class Metadata:
 class Origin:
     """Where a recording comes from.
 
-    `recorder` is AudioMoth, Song Meter, Swift, OwlSense or "". `start_source` is guano, wamd, comment, filename,
-    bext or none. `start_local` is the wall clock of the recorder, without a zone; `start_utc` has the zone UTC, and is
-    None while the recorder's zone is unknown. Latitude and longitude are in degrees, north and east. `note` says what
-    is to be doubted: a clock that was not set, an hour that a change of clocks doubled or left out, a place of 0 0.
+    `recorder` is AudioMoth, Song Meter, Swift, OwlSense, another that `names.recorder` knows, or "". `start_source` is
+    guano, wamd, comment, filename, bext or none. `start_local` is the wall clock of the recorder, without a zone;
+    `start_utc` has the zone UTC, and is None while the recorder's zone is unknown. Latitude and longitude are in
+    degrees, north and east. `note` says what is to be doubted: a clock that was not set, an hour that a change of
+    clocks doubled or left out, a place of 0 0.
     """
 
     recorder: str = ""
