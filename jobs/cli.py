@@ -105,7 +105,8 @@ def leave(code: int) -> NoReturn:
     The code is another one where what was printed cannot be written: 141 where its reader went away, else 1 and a line
     that says why.
     """
-    with contextlib.suppress(KeyboardInterrupt):
+    # What Ray still has to say is no result.
+    with contextlib.suppress(KeyboardInterrupt), contextlib.redirect_stdout(sys.stderr):
         ray = sys.modules.get("ray")
         if ray and hasattr(ray, "shutdown"):  # a thread may just be importing it
             ray.shutdown()
