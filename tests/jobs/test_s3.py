@@ -22,8 +22,9 @@ import s3fs
 from inference.annotate import publish
 from inference.match import gallery as galleries
 from jobs import annotate
+from songsight.errors import UserError
 from songsight.models import htsat, student
-from songsight.store import urls
+from songsight.store import lease, urls
 from tests.conftest import World
 from tests.faulty_proxy import Fault, standing_before
 from tests.jobs.distilling.test_resume import by_step, wait_for_steps
@@ -160,6 +161,18 @@ def test_a_student_is_trained(printed: str, on_s3: str, clap: Path) -> None:
     made, base = student.load(f"{on_s3}/trained"), student.load_base(str(clap))[0]
     before = htsat.from_clap(base.audio_model.state_dict(), made.tower.config)
     assert not made.tower.state_dict()["blocks.0.widen.weight"].equal(before["blocks.0.widen.weight"])
+
+
+def test_one_run_at_a_time_where_the_store_knows_no_conditions(s3: Store) -> None:
+    out = f"{s3.bucket}/claimed"
+    with lease.held(out):
+        with pytest.raises(UserError, match=f"{out}: another run is at it"), lease.held(out):
+            raise AssertionError("two runs")
+        lease.check()
+        assert top_names(out) == {".claim"}
+    fs, path = urls.filesystem(out)
+    fs.invalidate_cache()
+    assert fs.find(path) == []
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint(
