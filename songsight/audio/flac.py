@@ -7,6 +7,7 @@ start again: neither they nor the header's count of samples then tell how much s
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -53,6 +54,10 @@ def numbers(handle: IO[bytes], size: int, look: bool) -> Numbers:
     last = frames(size - reach, reach) or frames(size - 2 * _LARGEST_FRAME_BYTES, 2 * _LARGEST_FRAME_BYTES)
     if not last:
         return Numbers(None, True)
+    if not _in_a_row(last):  # unless the header has a wrong size of block
+        block, stated = Counter(end - first for _, first, end in last).most_common(1)[0][0], block
+        said = frames(last[0][0], size)
+        block, last = (block, said) if _in_a_row(said) else (stated, last)
     looks = [found[0] for share in _LOOKS if look and (found := _in_a_row(frames(int(share * size), reach)))]
     seen = sorted({*looks, last[-1]})
     firsts = [first for _, first, _ in seen]

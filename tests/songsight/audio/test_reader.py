@@ -333,6 +333,20 @@ def test_flac_header_with_a_wrong_length(tmp_path: Path, total: int) -> None:
         np.testing.assert_allclose(reader.read(3.0, 4.0), samples[3 * RATE : 4 * RATE], atol=1e-4)
 
 
+def test_a_flac_header_with_a_wrong_size_of_block(tmp_path: Path) -> None:
+    """Whole frames that follow on each other by their own size are right, whatever the header says of it."""
+    path = tmp_path / "a.flac"
+    samples = sound(4.0)
+    write(path, samples)
+    data = bytearray(path.read_bytes())
+    assert data[8:12] == b"\x10\0\x10\0"  # 4096
+    data[8:12] = b"\x04\0\x04\0"
+    path.write_bytes(data)
+    with open_audio(str(path)) as reader:
+        assert (reader.info.frames, reader.info.decoder) == (len(samples), "soundfile")
+        np.testing.assert_allclose(reader.read(0.0, 4.0), samples, atol=1e-4)
+
+
 def test_half_a_flac(tmp_path: Path) -> None:
     samples = sound(8.0)
     write(tmp_path / "a.flac", samples)
