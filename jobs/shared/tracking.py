@@ -91,7 +91,7 @@ def experiment(job: str) -> str:
             f"MLFLOW_TRACKING_URI {uri}: the experiment {name} was deleted there; `mlflow experiments restore "
             f"--experiment-id {found.experiment_id}` brings it back, `mlflow gc` makes room for a new one"
         )
-    if found.artifact_location.startswith("file:"):
+    if file and found.artifact_location.startswith("file:"):
         urls.require_writable(unquote(urlsplit(found.artifact_location).path), f"MLFLOW_TRACKING_URI {uri}:")
     return found.experiment_id
 

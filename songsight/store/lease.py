@@ -158,8 +158,12 @@ class Lease:
                 fs.pipe_file(path, self._text(), mode="create")
             else:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(path, "xb") as handle:
-                    handle.write(self._text())
+                with open(path, "xb", buffering=0) as handle:
+                    try:
+                        handle.write(self._text())
+                    except OSError:  # a full disk: half a claim would be taken for somebody's
+                        os.remove(path)
+                        raise
         except (PermissionError, UserError):
             raise
         except Exception:  # the claim of another, or a store without conditions: the closer look tells
