@@ -130,7 +130,7 @@ def test_a_signal_ends_a_job_in_one_line_and_the_same_command_goes_on(
         while not (out / ".claim").exists():
             assert time.monotonic() < until
             time.sleep(0.05)
-        time.sleep(3.0 if number == signal.SIGTERM else 0.0)  # Ray has a handler of its own when it has begun
+        time.sleep(1.5 if number == signal.SIGTERM else 0.0)  # Ray has a handler of its own when it has begun
         driver.send_signal(number)
         said, complained = driver.communicate(timeout=60)
     assert driver.returncode == code, complained

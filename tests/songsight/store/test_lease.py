@@ -142,7 +142,7 @@ def test_it_is_renewed(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEWED_S", 0.2)
     with lease.held(out):
         first = lease.Lease._modified(urls.join(out, lease.NAME))
-        time.sleep(1.5)
+        time.sleep(2.5)
         then = lease.Lease._modified(urls.join(out, lease.NAME))
     assert first
     assert then
