@@ -173,10 +173,28 @@ def test_calls_that_share_a_number_and_their_time_are_told_apart_by_their_names(
     assert sorted(found[3] for found in rows(tmp_path)) == ["EATO", "WOTH"]
 
 
+def test_a_row_is_dropped_only_for_the_same_selection_in_another_view(tmp_path: Path) -> None:
+    row = listed()[0]
+    waveform = row | {"View": "Waveform 1"}
+    for header, given, names in (
+        (SPECIES, [row, row], 2),  # one view: tables were joined
+        (SPECIES, [row, waveform, row, waveform], 2),
+        (SPECIES, [waveform | {"Species": ""}, row], 1),
+        (SPECIES, [row | {"Channel": 1}, row | {"Channel": 2}], 1),
+        (SPECIES.removeprefix("Selection\t"), [row, waveform], 1),
+        (SPECIES.removeprefix("Selection\t"), [row, row], 2),
+        (SPECIES.replace("\tView", ""), [row, waveform], 1),
+        (SPECIES.removeprefix("Selection\tView\t"), [row, row], 2),
+    ):
+        (tmp_path / "a.txt").write_text(selections(header, given))
+        assert [found[3] for found in rows(tmp_path)] == ["WOTH"] * names, (header, given)
+
+
 def test_every_file_of_a_folder_is_used_or_named_with_the_reason(tmp_path: Path) -> None:
     one = listed()[:1]
     contents = {
         "GOOD.TXT": selections(f"{RAVEN}\tSpecies", one).encode("utf-16"),
+        "old.selections": selections(f"{RAVEN}\tSpecies", one).encode() + b"\x1a",  # as Windows ends what it joins
         "quiet.selections.txt": f"{RAVEN}\n".encode(),  # its annotator's column comes with the first label
         "unnamed.txt": selections(f"{RAVEN}\tSp", one).encode(),
         "clock.txt": selections("Selection\tView\tBegin Clock Time\tSpecies", one).encode(),
@@ -193,10 +211,11 @@ def test_every_file_of_a_folder_is_used_or_named_with_the_reason(tmp_path: Path)
     table, unused = annotations.read(str(tmp_path), with_empty=True)
     assert [tuple(row.values()) for row in table.to_pylist()] == [
         ("GOOD", 1, 2, "WOTH"),
+        ("old", 1, 2, "WOTH"),
         ("quiet", None, None, None),
     ]
     reasons = {Path(reason.split(",")[0].split(" ")[0]).name: reason for reason in unused}
-    assert reasons.keys() == contents.keys() - {"GOOD.TXT", "quiet.selections.txt"}
+    assert reasons.keys() == contents.keys() - {"GOOD.TXT", "old.selections", "quiet.selections.txt"}
     for name, said in (
         ("unnamed.txt", "no column that names the species"),
         ("clock.txt", r"when a call begins and ends.*Begin Clock Time"),
