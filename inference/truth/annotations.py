@@ -180,7 +180,7 @@ def _of_file(url: str, name: str, species_column: str | None, taxonomy: Taxonomy
     Raises:
         UserError: it has none of the forms, or cannot be used.
     """
-    parts = _sheets(url, name)
+    parts = _sheets(url, name, _key(species_column or _LABELS[-1]))
     if len(parts) > 1 and any(part.rows and part.at(_RECORDING) is None for part in parts):
         raise UserError(
             f"{url} is {len(parts)} tables joined, without a column that says what recording each is of: Begin Path or "
@@ -189,8 +189,11 @@ def _of_file(url: str, name: str, species_column: str | None, taxonomy: Taxonomy
     return [row for part in parts for row in _calls(part, species_column, taxonomy)]
 
 
-def _sheets(url: str, name: str) -> list[_Sheet]:
-    """The file's tables: one, or several where such were joined with their headers."""
+def _sheets(url: str, name: str, label: str) -> list[_Sheet]:
+    """The file's tables: one, or several where such were joined with their headers.
+
+    Audacity's one column for labels has no name: it is called `label`, whatever other tables call theirs.
+    """
     if name.lower().endswith((".parquet", ".pq")):
         table = files.read_rows(url)
         lines = [["" if value is None else str(value) for value in row.values()] for row in table.to_pylist()]
@@ -201,7 +204,7 @@ def _sheets(url: str, name: str) -> list[_Sheet]:
         if _is_audacity(text):
             labels = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
             cells = [(number, line.split("\t")) for number, line in labels if not line.startswith("\\")]
-            return [_Sheet(name, url, ["start s", "end s", "label"], cells, "")]
+            return [_Sheet(name, url, ["start s", "end s", label], cells, "")]
         found, how = sheets.rows(text, url)
         told = f", read as {encoding}, {how}"
     parts: list[_Sheet] = []

@@ -99,6 +99,8 @@ def test_what_is_wrong_is_one_line_that_names_the_file(tmp_path: Path, text: str
     (tmp_path / "y.txt").write_text(f"{RAVEN}\tSpecies\n1\tS\t1\t0\t1\t0\t1\tx\n")
     with pytest.raises(UserError, match="no column 'Call'"):
         annotations.read(str(tmp_path / "y.txt"), "Call")
+    (tmp_path / "z.txt").write_text("0\t1\tWOTH\n")  # Audacity's column has no name that could be another
+    assert rows(tmp_path / "z.txt", species_column="Call") == [("z", 0, 1, "WOTH")]
 
 
 SPECIES = f"{RAVEN}\tBegin File\tFile Offset (s)\tSpecies"
