@@ -47,7 +47,7 @@ _RAVENS = {_START[0], _SELECTION[0]}
 _RECORDING = ("begin path", "begin file", "recording", "file", "filepath", "path", "sound files")
 _NAMES, _LABELS = ("scientific name", "species", "species code", "ebird code", "common name"), ("annotation", "label")
 _BLANK = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
-_TABLES = r"(?i)\.(txt|tsv|tab|csv|dat|selections|parquet|pq|xls[xmb]?|ods|numbers)(\.gz)?$"
+_TABLES = r"(?i)\.(txt|tsv|tab|csv|dat|selections|parquet|pq|xls[xmb]?|ods|numbers)(\.(gz|zip|bz2|xz|zst))?$"
 _TABLE_NAME = re.compile(
     r"(\.Table\.\d+)?(\.BirdNET)?(\.selections?)?(\.table)?(\.results)?\.(txt|tsv|tab|csv|dat|selections)(\.gz)?$", re.I
 )

@@ -207,6 +207,7 @@ def test_every_file_of_a_folder_is_used_or_named_with_the_reason(tmp_path: Path)
         "empty.txt": b"",
         "readme.txt": b"what is here",
         "book.xlsx": b"PK\x03\x04",
+        "sent.csv.zip": b"PK\x03\x04",
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -228,6 +229,7 @@ def test_every_file_of_a_folder_is_used_or_named_with_the_reason(tmp_path: Path)
         ("empty.txt", "it is empty"),
         ("readme.txt", "not separated by tabs"),
         ("book.xlsx", "workbook"),
+        ("sent.csv.zip", "zip file"),
     ):
         assert re.search(said, reasons[name]), reasons[name]
     for name in contents.keys() - reasons.keys():
