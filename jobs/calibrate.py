@@ -28,8 +28,7 @@ from songsight.store import urls
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Labels = dict[str, list[tuple[float, float, str]]]
-"""Labels by recording: (start in seconds, end, label)."""
+    from inference.truth.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,14 @@ def _of_archive(heard: pa.Table, labels_url: str, annotated: str) -> Labels:
     from inference.truth import labels
 
     recordings = _table(annotated, "recordings", ["path"])["path"].to_pylist()
-    within = labels.by_recording(heard, recordings)
+    within, strangers = labels.by_recording(heard, recordings)
     if not within:
         named = len(set(heard["recording"].to_pylist()))
         raise UserError(
             f"--labels: none of the {named} recordings of {labels_url} is one of {annotated}, such as {recordings[0]}"
         )
+    if strangers:
+        opts.note(f"--labels: not used, for no one recording of {annotated} is meant: {', '.join(strangers)}")
     return within
 
 

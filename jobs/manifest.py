@@ -269,10 +269,8 @@ def _species(url: str) -> list[str]:
     folder = files.Folder(url)
     if folder.table is None:
         raise UserError(f"--species-list should be a file (got the folder {url})")
-    if url.lower().endswith(".txt"):
-        found = [line.strip() for line in sheets.decoded(sheets.contents(url), url)[0].splitlines()]
-    else:
-        found = files.read_rows(url, ["scientific_name"])["scientific_name"].to_pylist()
+    is_list = url.lower().endswith(".txt")
+    found = sheets.names(url) if is_list else files.read_rows(url, ["scientific_name"])["scientific_name"].to_pylist()
     names = sorted({name for name in found if name})
     if not names:
         raise UserError(f"--species-list: {url} names no species")

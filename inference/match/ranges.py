@@ -18,7 +18,7 @@ from datetime import datetime
 import numpy as np
 
 from songsight.errors import UserError
-from songsight.store import tables
+from songsight.store import sheets, tables
 
 WEEKS = 48
 _ALL_YEAR = 0
@@ -52,11 +52,13 @@ class Ranges:
         self.known_S = np.isin(np.array(list(species)), np.unique(np.array(listed, str)))
         keep = np.array([name in number_of for name in listed], bool)
 
+        how = sheets.seen(table) or "Parquet"
+
         def column(name: str, least: float, most: float) -> np.ndarray:
             try:
                 values = tables.numbers(table[name]).to_numpy()
             except (ValueError, NotImplementedError) as error:
-                raise UserError(f"{option}: {url}: {name} should be numbers ({error})") from None
+                raise UserError(f"{option}: {url}: {name} should be numbers ({error}; {how})") from None
             if not ((values >= least) & (values <= most)).all():
                 raise UserError(f"{option}: {url}: {name} should be from {least:g} to {most:g}")
             return values

@@ -42,13 +42,14 @@ ANNOTATIONS = pa.schema(
 _START = ("begin time s", "start s", "start time", "start time s", "start")
 _END = ("end time s", "end s", "end time", "end")
 _LENGTH, _OFFSET, _SELECTION = ("delta time s",), ("file offset s",), ("selection", "selec")
+_VIEW, _CHANNEL = ("view",), ("channel",)
 _RAVENS = {_START[0], _SELECTION[0]}
 _RECORDING = ("begin path", "begin file", "recording", "file", "filepath", "path", "sound files")
 _NAMES, _LABELS = ("scientific name", "species", "species code", "ebird code", "common name"), ("annotation", "label")
 _BLANK = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
-_TABLES = r"(?i)\.(txt|tsv|tab|csv|parquet|pq|xlsx?|ods)(\.gz)?$"
+_TABLES = r"(?i)\.(txt|tsv|tab|csv|dat|selections|parquet|pq|xls[xmb]?|ods|numbers)(\.(gz|zip|bz2|xz|zst))?$"
 _TABLE_NAME = re.compile(
-    r"(\.Table\.\d+)?(\.BirdNET)?(\.selections?)?(\.table)?(\.results)?\.(txt|tsv|tab|csv)(\.gz)?$", re.I
+    r"(\.Table\.\d+)?(\.BirdNET)?(\.selections?)?(\.table)?(\.results)?\.(txt|tsv|tab|csv|dat|selections)(\.gz)?$", re.I
 )
 _AUDACITY = re.compile(r"\s*\d+([.,]\d+)?\t\s*\d+([.,]\d+)?(\t.*)?$")
 _WANTED = (
@@ -179,7 +180,7 @@ def _of_file(url: str, name: str, species_column: str | None, taxonomy: Taxonomy
     Raises:
         UserError: it has none of the forms, or cannot be used.
     """
-    parts = _sheets(url, name)
+    parts = _sheets(url, name, _key(species_column or _LABELS[-1]))
     if len(parts) > 1 and any(part.rows and part.at(_RECORDING) is None for part in parts):
         raise UserError(
             f"{url} is {len(parts)} tables joined, without a column that says what recording each is of: Begin Path or "
@@ -188,8 +189,11 @@ def _of_file(url: str, name: str, species_column: str | None, taxonomy: Taxonomy
     return [row for part in parts for row in _calls(part, species_column, taxonomy)]
 
 
-def _sheets(url: str, name: str) -> list[_Sheet]:
-    """The file's tables: one, or several where such were joined with their headers."""
+def _sheets(url: str, name: str, label: str) -> list[_Sheet]:
+    """The file's tables: one, or several where such were joined with their headers.
+
+    Audacity's one column for labels has no name: it is called `label`, whatever other tables call theirs.
+    """
     if name.lower().endswith((".parquet", ".pq")):
         table = files.read_rows(url)
         lines = [["" if value is None else str(value) for value in row.values()] for row in table.to_pylist()]
@@ -200,7 +204,7 @@ def _sheets(url: str, name: str) -> list[_Sheet]:
         if _is_audacity(text):
             labels = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
             cells = [(number, line.split("\t")) for number, line in labels if not line.startswith("\\")]
-            return [_Sheet(name, url, ["start s", "end s", "label"], cells, "")]
+            return [_Sheet(name, url, ["start s", "end s", label], cells, "")]
         found, how = sheets.rows(text, url)
         told = f", read as {encoding}, {how}"
     parts: list[_Sheet] = []
@@ -226,7 +230,8 @@ def _is_audacity(text: str) -> bool:
 
 def _calls(sheet: _Sheet, species_column: str | None, taxonomy: Taxonomy | None) -> list[dict[str, Any]]:
     """A table's rows, those of one selection in several views once."""
-    at: _Places = {names: sheet.at(names) for names in (_START, _END, _LENGTH, _OFFSET, _RECORDING, _SELECTION)}
+    places = (_START, _END, _LENGTH, _OFFSET, _RECORDING, _SELECTION, _VIEW, _CHANNEL)
+    at: _Places = {names: sheet.at(names) for names in places}
     begin = at[_START] if at[_OFFSET] is None else at[_OFFSET]
     if begin is None or (at[_LENGTH] is None and (at[_START] is None or at[_END] is None)):
         raise UserError(
@@ -234,7 +239,8 @@ def _calls(sheet: _Sheet, species_column: str | None, taxonomy: Taxonomy | None)
             f"{sheet.told}"
         )
     at_species = _species(sheet, species_column)
-    calls: dict[tuple[Any, ...], dict[str, Any]] = {}
+    calls: list[dict[str, Any]] = []
+    alike: dict[tuple[Any, ...], list[tuple[set[str], dict[str, Any]]]] = defaultdict(list)
     numbers: dict[str, set[str]] = defaultdict(set)
     loose: set[str] = set()
     for number, row in sheet.rows:
@@ -245,16 +251,34 @@ def _calls(sheet: _Sheet, species_column: str | None, taxonomy: Taxonomy | None)
         if not _cell(row, at[_OFFSET]):
             loose.add(recording)
         numbers[recording].add(selection)
-        # Another view of a selection says the same; another call may have its number, where tables were joined.
-        key = (recording, selection or f"line {number}", start_s, end_s, name)
-        calls[key] = {"recording": recording, "start_s": start_s, "end_s": end_s, "scientific_name": name}
+        view = _cell(row, at[_VIEW]) and f"{_cell(row, at[_VIEW])} of {_cell(row, at[_CHANNEL])}"
+        call = {"recording": recording, "start_s": start_s, "end_s": end_s, "scientific_name": name}
+        same = alike[recording, selection or ("" if view else f"line {number}"), start_s, end_s]
+        if not _is_seen(call, view, same):
+            same.append(({view}, call))
+            calls.append(call)
     # Raven counts through all files of a table; in one that was joined of a table a file, each has a selection 1.
     if loose and len(numbers) > 1 and _START[0] in sheet.header and not all("1" in numbers[each] for each in loose):
         raise UserError(
             f"{sheet.url} is of {len(numbers)} files and has no column 'File Offset (s)': its times count from the "
             "beginning of the first file; let Raven add that measurement"
         )
-    return list(calls.values())
+    return calls
+
+
+def _is_seen(call: dict[str, Any], view: str, same: list[tuple[set[str], dict[str, Any]]]) -> bool:
+    """Whether a row is one of these in another view, which it is added to, as is its name where that had none.
+
+    What has the number and the time of another is another call if the view is the same, or the name is not: tables may
+    have been joined. Of rows whose view is hidden those that say the same are one.
+    """
+    for views, other in same:
+        names = {call["scientific_name"], other["scientific_name"]} - {None}
+        if len(names) <= 1 and (not view or view not in views):
+            views.add(view)
+            other["scientific_name"] = next(iter(names), None)
+            return True
+    return False
 
 
 def _species(sheet: _Sheet, species_column: str | None) -> list[int]:

@@ -9,9 +9,12 @@ import pyarrow as pa
 
 from inference.truth.annotations import matched
 
+Labels = dict[str, list[tuple[float, float, str]]]
+"""Labels by recording: (start in seconds, end, label)."""
 
-def by_recording(heard: pa.Table, recordings: Iterable[str]) -> dict[str, list[tuple[float, float, str]]]:
-    """Labels by the recordings of an archive: (start in seconds, end, label).
+
+def by_recording(heard: pa.Table, recordings: Iterable[str]) -> tuple[Labels, list[str]]:
+    """Labels by the recordings of an archive.
 
     A recording that the annotations name is taken as listened to from end to end: where no label of a species is, it
     did not sing. One without a label is there with none.
@@ -19,13 +22,17 @@ def by_recording(heard: pa.Table, recordings: Iterable[str]) -> dict[str, list[t
     Args:
         heard: `inference.truth.annotations.ANNOTATIONS`, those without a label included.
         recordings: paths in the archive.
+
+    Returns:
+        (the labels; the names in `heard` that mean none of the recordings, or several, sorted).
     """
-    found: dict[str, list[tuple[float, float, str]]] = {}
-    for row in matched(heard, recordings)[0].to_pylist():
+    found: Labels = {}
+    table, strangers = matched(heard, recordings)
+    for row in table.to_pylist():
         rows = found.setdefault(row["recording"], [])
         if row["start_s"] is not None and row["end_s"] is not None and row["scientific_name"]:
             rows.append((row["start_s"], row["end_s"], row["scientific_name"]))
-    return found
+    return found, strangers
 
 
 def truth(
@@ -33,7 +40,7 @@ def truth(
     starts_s: np.ndarray,
     ends_s: np.ndarray,
     species: list[str],
-    labels: dict[str, list[tuple[float, float, str]]],
+    labels: Labels,
     name_of: dict[str, str],
     least_s: float,
 ) -> np.ndarray:

@@ -116,8 +116,7 @@ def read_list(path: str) -> dict[str, str | None]:
     if not urls.exists(path):
         raise UserError(f"--species-list: no such file: {path}")
     listed: dict[str, str | None] = {}
-    for line in sheets.decoded(sheets.contents(path), path)[0].splitlines():
-        if line.strip() and not line.startswith("#"):
-            name, _, common = line.partition("_")
-            listed.setdefault(name.strip(), common.strip() or None)
+    for line in sheets.names(path):
+        name, _, common = line.partition("_")
+        listed.setdefault(name.strip(), common.strip() or None)
     return listed

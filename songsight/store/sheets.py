@@ -13,8 +13,10 @@ import csv
 import functools
 import gzip
 import io
+import itertools
 import logging
 import re
+import statistics
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +30,8 @@ from songsight.store import urls
 Row = tuple[int, list[str]]
 """The number of the line that a row begins in, and its cells."""
 
-SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
+# Commas last, where several would do: those of decimals and of words are there beside another separator.
+SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
 
 _MARKS = (  # UTF-32's begins with that of UTF-16
     (codecs.BOM_UTF8, "UTF-8"),
@@ -47,7 +50,9 @@ _NO_TEXT = {
 # two, which are UTF-8's.
 _NOT_WESTERN = re.compile(rb"[\xa1-\xff]{4}|[\xc2\xc3][\x80-\xbf]")
 _SEP_LINE = re.compile(r'\s*"?sep=(.)"?[\t,;| ]*(\r\n|\r|\n|$)', re.IGNORECASE)
-_HEAD = 1 << 16
+# Most letters beyond ASCII: those of MacRoman, and the small ones of Windows-1252.
+_MACS, _WINDOWS = re.compile(rb"[\x80-\x9f]"), re.compile(rb"[\xe0-\xff]")
+_HEAD, _HEAD_ROWS = 1 << 16, 50
 _MOST_BYTES = (1 << 31) - 1
 _SEEN = b"seen"
 
@@ -109,6 +114,22 @@ def require(where: str, have: Sequence[str], required: Iterable[str], seen: str 
         raise UserError(f"{where} has no column {', '.join(map(repr, missing))} {said}")
 
 
+def names(url: str) -> list[str]:
+    """The names of a list of species: a table's `scientific_name`, or a name a line, without comments (`# …`).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    data, column = contents(url), "scientific_name"
+    text = "" if data.startswith(b"PAR1") else decoded(data, url)[0]
+    if not text or column in map(str.strip, rows(text, url)[0][0][1]):
+        found = read(url, [column], [column])[column].to_pylist()
+    else:
+        # Of a sheet with one column, blank ones are left behind it.
+        found = [line.strip(' "' + "".join(SEPARATORS)) for line in _SEP_LINE.sub("", text, count=1).splitlines()]
+    return [name for name in found if name and not name.startswith("#")]
+
+
 def contents(url: str) -> bytes:
     """A file's bytes, unpacked where they are gzipped.
 
@@ -133,10 +154,11 @@ def decoded(data: bytes, url: str) -> tuple[str, str]:
             raise _unreadable(url, f"it is {what}")
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
     if encoding is None and b"\0" in data:
-        encoding = next((name for name in _UNMARKED if _is_ascii(data[:256].decode(name, "replace"))), None)
+        encoding = next((name for name in _UNMARKED if _is_ascii(data[:_HEAD].decode(name, "replace"))), None)
         if encoding is None:
             raise _unreadable(url, "it holds zero bytes, which text has not")
-    old = "MacRoman" if b"\r" in data and b"\n" not in data else "Windows-1252"
+    is_macs = b"\r" in data and b"\n" not in data and len(_MACS.findall(data)) >= len(_WINDOWS.findall(data))
+    old = "MacRoman" if is_macs else "Windows-1252"
     fault = None
     for name in (encoding,) if encoding else ("UTF-8", old):
         if name == old and _NOT_WESTERN.search(data):
@@ -148,8 +170,8 @@ def decoded(data: bytes, url: str) -> tuple[str, str]:
             continue
         if name == old:
             _say(f"{url} is not UTF-8: read as {name}")
-        # Joined files have their marks inside.
-        return text.replace("\ufeff", ""), name
+        # Joined files have their marks inside, and DOS's end of file behind them where Windows joined them.
+        return text.replace("\ufeff", "").rstrip("\x1a"), name
     at, byte = fault or (0, "")
     line = (data[:at].count(b"\n") or data[:at].count(b"\r")) + 1
     which = f"it begins as {encoding}" if encoding else f"it is neither UTF-8 nor {old}"
@@ -166,27 +188,16 @@ def rows(text: str, url: str) -> tuple[list[Row], str]:
     """The rows of a text that have something in a cell, the header first, and what separates cells, for error lines.
 
     Raises:
-        UserError: there are none, or a quotation mark is opened and never closed.
+        UserError: there are none, or quotation marks do not pair.
     """
     told = _SEP_LINE.match(text)
-    separator = told[1] if told else max(SEPARATORS, key=lambda sign: _cells(text[:_HEAD], sign))
+    separator = told[1] if told else max(SEPARATORS, key=lambda sign: _columns(text[:_HEAD], sign))
     first = len(text[: told.end()].splitlines()) + 1 if told else 1
-    body = text[told.end() :] if told else text
-    fault: csv.Error | None = None
-    try:
-        found = list(_rows(body, separator, first, csv.QUOTE_MINIMAL))
-    except csv.Error as error:
-        fault = error
-    # Raven quotes nothing: a mark is a sign like others there, and two of them may seem to hold the lines between them.
-    if fault or (separator == "\t" and any("\t" in cell and cell.splitlines()[1:] for _, row in found for cell in row)):
-        found = list(_rows(body, separator, first, csv.QUOTE_NONE))
-        if separator != "\t" and any(len(cells) > len(found[0][1]) for _, cells in found):
-            raise _unreadable(url, f"its quotation marks do not pair: {fault}")
+    found = _quoted(text[told.end() :] if told else text, separator, first, url)
     if not found:
         raise _unreadable(url, "it is empty")
     one_column = f"not separated by {', '.join(SEPARATORS.values())}"
-    how = f"separated by {SEPARATORS.get(separator, repr(separator))}"
-    return found, how if len(found[0][1]) > 1 else one_column
+    return found, _how(separator) if len(found[0][1]) > 1 else one_column
 
 
 def fitted(row: Row, width: int, url: str, how: str) -> list[str]:
@@ -198,7 +209,7 @@ def fitted(row: Row, width: int, url: str, how: str) -> list[str]:
     number, cells = row
     if any(cell.strip() for cell in cells[width:]):
         raise _unreadable(url, f"line {number} has {len(cells)} cells, the header {width} ({how})")
-    return [*cells, *[""] * (width - len(cells))][:width]
+    return [cell if cell.strip() else "" for cell in [*cells, *[""] * (width - len(cells))][:width]]
 
 
 def _unreadable(url: str, error: object) -> UserError:
@@ -206,14 +217,41 @@ def _unreadable(url: str, error: object) -> UserError:
     return UserError(f"{url} is not a readable Parquet or CSV table: {reason}")
 
 
+def _how(separator: str) -> str:
+    return f"separated by {SEPARATORS.get(separator, repr(separator))}"
+
+
 def _is_ascii(start: str) -> bool:
-    return "\0" not in start and 2 * sum(map(str.isascii, start)) > len(start)
+    """Whether most of the first line is, the header: the cells below it may be in any letters."""
+    line = re.split(r"[\r\n]", start.lstrip(), maxsplit=1)[0]
+    return "\0" not in line and 2 * sum(map(str.isascii, line)) > len(line)
 
 
-def _cells(head: str, separator: str) -> int:
-    """How many cells of the header have something in them."""
-    found = next(_rows(head, separator, 1, csv.QUOTE_MINIMAL, strict=False), (1, []))
-    return sum(bool(cell.strip()) for cell in found[1])
+def _columns(head: str, separator: str) -> tuple[int, int]:
+    """How many columns a separator makes: the header's cells with something in them, if most rows have as many."""
+    found = [row for _, row in itertools.islice(_rows(head, separator, 1, csv.QUOTE_MINIMAL, False), _HEAD_ROWS)]
+    named = sum(bool(cell.strip()) for cell in found[0]) if found else 0
+    return min([named, *([statistics.median_low(map(len, found[1:]))] if found[1:] else [])]), named
+
+
+def _quoted(text: str, separator: str, first: int, url: str) -> list[Row]:
+    """The rows: with quotation marks as spreadsheets have them, with R's and MySQL's \\", or with none that mean so."""
+    fault = ""
+    for body in dict.fromkeys((text, text.replace('\\"', '""'))):
+        try:
+            found = list(_rows(body, separator, first, csv.QUOTE_MINIMAL))
+        except csv.Error as error:
+            fault = fault or str(error)
+            continue
+        # Raven quotes nothing: a mark is a sign like others, and two of them may seem to hold the lines between them.
+        if separator != "\t" or not any("\t" in cell and cell.splitlines()[1:] for _, row in found for cell in row):
+            return found
+    found = list(_rows(text, separator, first, csv.QUOTE_NONE))
+    width = len(found[0][1])
+    for _, cells in found[:1] if separator == "\t" else found:
+        if width > 1 and (len(cells) > width or any(cell[1:] and cell[0] == cell[-1] == '"' for cell in cells)):
+            raise _unreadable(url, f"its quotation marks do not pair: {fault}, {_how(separator)}")
+    return found
 
 
 def _rows(text: str, separator: str, first: int, quoting: int, strict: bool = True) -> Iterator[Row]:
@@ -221,10 +259,13 @@ def _rows(text: str, separator: str, first: int, quoting: int, strict: bool = Tr
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=separator, quoting=quoting, strict=strict)  # type: ignore[arg-type]
     number = first
-    for cells in reader:
-        if any(map(str.strip, cells)):
-            yield number, cells
-        number = first + reader.line_num
+    try:
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                yield number, cells
+            number = first + reader.line_num
+    except csv.Error as error:
+        raise csv.Error(f"{error}, line {number}") from None
 
 
 def _parquet(file: pa.NativeFile, columns: Sequence[str] | None, without: Sequence[str]) -> pa.Table:
@@ -242,7 +283,8 @@ def _typed(data: bytes, url: str, text: Sequence[str]) -> pa.Table:
     sink = io.StringIO(newline="")
     writer = csv.writer(sink, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(fitted(row, len(header), url, how) for row in found[1:])
+    # Joined tables have their headers inside.
+    writer.writerows(fitted(row, len(header), url, how) for row in found[1:] if row[1] != found[0][1])
     clean = sink.getvalue().encode()
     # In one block, whose values all have a say in the columns' types.
     table = pyarrow.csv.read_csv(

@@ -192,12 +192,13 @@ def read_table(
         raise UserError(f"{what}: {error}") from None
     if schema is None:
         return table
+    how = sheets.seen(table)
     try:
         table = conform(table, schema)
         if schema in (RECORDINGS, IMAGES):
             check_ids(table, schema.names[0], required=False)
     except UserError as error:
-        raise UserError(f"{what}: {url}: {error}") from None
+        raise UserError(f"{what}: {url}: {error}" + (f" ({how})" if how else "")) from None
     return table
 
 

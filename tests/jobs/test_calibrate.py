@@ -108,13 +108,16 @@ def test_labels_of_joined_tables_with_codes_teach_the_same_and_what_is_not_used_
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "all.csv").write_text("\r\n".join(lines), encoding="utf-16")
     (tmp_path / "labels" / "read me.txt").write_text("Who heard what.")
+    for name in ("nowhere", "elsewhere"):
+        (tmp_path / "labels" / f"{name}.txt").write_text("0\t1\t007\n")
     (tmp_path / "names.csv").write_text("label\tscientific_name\t\n007\tStrix aluco\t\nGT\tParus major\t\n")
     how = {"labels": str(tmp_path / "labels"), "names": str(tmp_path / "names.csv"), "label_column": "Code"}
     calibrate.main(calibrate.Options(annotated=str(trial), out=str(tmp_path / "c.json"), **how))
     again, first = (json.loads(url.read_text()) for url in (tmp_path / "c.json", fitted))
     assert again == first
-    (line,) = capsys.readouterr().err.splitlines()
+    line, strangers = capsys.readouterr().err.splitlines()
     assert line.startswith(f"--labels: not used: {tmp_path / 'labels' / 'read me.txt'} has no columns that say when")
+    assert strangers == f"--labels: not used, for no one recording of {trial} is meant: elsewhere, nowhere"
 
 
 def test_hits_carry_probabilities_that_filter(

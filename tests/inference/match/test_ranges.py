@@ -95,7 +95,7 @@ def test_bad_tables_are_named(tmp_path: Path) -> None:
     for rows, columns, message in (
         ([("Aus aus", 1.5)], "scientific_name weight", "weight should be from 0 to 1"),
         ([("Aus aus", None)], "scientific_name weight", "weight should be"),
-        ([("Aus aus", "x")], "scientific_name weight", "weight should be numbers"),
+        ([("Aus aus", "x")], "scientific_name weight", "weight should be numbers .*; Parquet"),
         ([("Aus aus", 49, 1.0)], "scientific_name week weight", "week should be from 1 to 48"),
         ([("Aus aus", 1.0, 1.0)], "scientific_name latitude weight", "both latitude and longitude"),
         ([("Aus aus",)], "scientific_name", "no column 'weight'"),

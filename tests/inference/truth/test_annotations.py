@@ -99,6 +99,8 @@ def test_what_is_wrong_is_one_line_that_names_the_file(tmp_path: Path, text: str
     (tmp_path / "y.txt").write_text(f"{RAVEN}\tSpecies\n1\tS\t1\t0\t1\t0\t1\tx\n")
     with pytest.raises(UserError, match="no column 'Call'"):
         annotations.read(str(tmp_path / "y.txt"), "Call")
+    (tmp_path / "z.txt").write_text("0\t1\tWOTH\n")  # Audacity's column has no name that could be another
+    assert rows(tmp_path / "z.txt", species_column="Call") == [("z", 0, 1, "WOTH")]
 
 
 SPECIES = f"{RAVEN}\tBegin File\tFile Offset (s)\tSpecies"
@@ -173,10 +175,28 @@ def test_calls_that_share_a_number_and_their_time_are_told_apart_by_their_names(
     assert sorted(found[3] for found in rows(tmp_path)) == ["EATO", "WOTH"]
 
 
+def test_a_row_is_dropped_only_for_the_same_selection_in_another_view(tmp_path: Path) -> None:
+    row = listed()[0]
+    waveform = row | {"View": "Waveform 1"}
+    for header, given, names in (
+        (SPECIES, [row, row], 2),  # one view: tables were joined
+        (SPECIES, [row, waveform, row, waveform], 2),
+        (SPECIES, [waveform | {"Species": ""}, row], 1),
+        (SPECIES, [row | {"Channel": 1}, row | {"Channel": 2}], 1),
+        (SPECIES.removeprefix("Selection\t"), [row, waveform], 1),
+        (SPECIES.removeprefix("Selection\t"), [row, row], 2),
+        (SPECIES.replace("\tView", ""), [row, waveform], 1),
+        (SPECIES.removeprefix("Selection\tView\t"), [row, row], 2),
+    ):
+        (tmp_path / "a.txt").write_text(selections(header, given))
+        assert [found[3] for found in rows(tmp_path)] == ["WOTH"] * names, (header, given)
+
+
 def test_every_file_of_a_folder_is_used_or_named_with_the_reason(tmp_path: Path) -> None:
     one = listed()[:1]
     contents = {
         "GOOD.TXT": selections(f"{RAVEN}\tSpecies", one).encode("utf-16"),
+        "old.selections": selections(f"{RAVEN}\tSpecies", one).encode() + b"\x1a",  # as Windows ends what it joins
         "quiet.selections.txt": f"{RAVEN}\n".encode(),  # its annotator's column comes with the first label
         "unnamed.txt": selections(f"{RAVEN}\tSp", one).encode(),
         "clock.txt": selections("Selection\tView\tBegin Clock Time\tSpecies", one).encode(),
@@ -187,16 +207,18 @@ def test_every_file_of_a_folder_is_used_or_named_with_the_reason(tmp_path: Path)
         "empty.txt": b"",
         "readme.txt": b"what is here",
         "book.xlsx": b"PK\x03\x04",
+        "sent.csv.zip": b"PK\x03\x04",
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     table, unused = annotations.read(str(tmp_path), with_empty=True)
     assert [tuple(row.values()) for row in table.to_pylist()] == [
         ("GOOD", 1, 2, "WOTH"),
+        ("old", 1, 2, "WOTH"),
         ("quiet", None, None, None),
     ]
     reasons = {Path(reason.split(",")[0].split(" ")[0]).name: reason for reason in unused}
-    assert reasons.keys() == contents.keys() - {"GOOD.TXT", "quiet.selections.txt"}
+    assert reasons.keys() == contents.keys() - {"GOOD.TXT", "old.selections", "quiet.selections.txt"}
     for name, said in (
         ("unnamed.txt", "no column that names the species"),
         ("clock.txt", r"when a call begins and ends.*Begin Clock Time"),
@@ -207,6 +229,7 @@ def test_every_file_of_a_folder_is_used_or_named_with_the_reason(tmp_path: Path)
         ("empty.txt", "it is empty"),
         ("readme.txt", "not separated by tabs"),
         ("book.xlsx", "workbook"),
+        ("sent.csv.zip", "zip file"),
     ):
         assert re.search(said, reasons[name]), reasons[name]
     for name in contents.keys() - reasons.keys():

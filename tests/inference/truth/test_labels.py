@@ -15,8 +15,9 @@ def test_labels_by_recording() -> None:
         {"recording": "elsewhere", "start_s": 1.0, "end_s": 2.0, "scientific_name": "x"},
     ]
     heard = pa.Table.from_pylist(rows, ANNOTATIONS)
-    found = labels.by_recording(heard, ["a/1.wav", "b/1.wav", "b/quiet.wav"])
+    found, strangers = labels.by_recording(heard, ["a/1.wav", "b/1.wav", "b/quiet.wav"])
     assert found == {"a/1.wav": [(1, 2, "x")], "b/quiet.wav": []}
+    assert strangers == ["elsewhere"]
 
 
 def test_a_hit_is_right_where_enough_of_the_song_is_in_its_window() -> None:

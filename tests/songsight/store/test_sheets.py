@@ -34,6 +34,7 @@ def read(folder: Path, content: bytes, name: str = "t.csv") -> pa.Table:
         (TABLE.encode("utf-32-be"), "UTF-32-BE"),
         (TABLE.encode("latin-1"), "Windows-1252"),
         (TABLE.replace("\n", "\r").encode("mac-roman"), "MacRoman"),
+        (TABLE.replace("\n", "\r").encode("latin-1"), "Windows-1252"),
         (gzip.compress(TABLE.encode("utf-16")), "UTF-16"),
     ],
 )
@@ -62,12 +63,41 @@ def test_encodings_with_marks_and_without(
         (" id , name , note \r1,a,b\r", [("1", "a", "b")]),
         ('"na,me";id;name;note\nx;1;a;b\n', [("1", "a", "b")]),
         ("id,name,note,id,\n1,a,b,1,\n", [("1", "a", "b")]),
+        ("id;name;notes, if any, or none, at all\n1;a;b\n", [("1", "a", "b")]),
+        ("id;name;a, b, c\n1;a;1,5, or 2,5\n", [("1", "a", "1,5, or 2,5")]),
+        ('"id","name","note"\n"1","a","so \\"b\\", c"\n', [("1", "a", 'so "b", c')]),  # R
+        ('"id"\t"name"\t"note"\n"1"\t"a"\t"\\"b\\""\n', [("1", "a", '"b"')]),
+        ("id,name,note\n1, ,b\n ,\t,\u00a0\n", [("1", None, "b")]),
+        (
+            "\ufeffid,name,note\n1,a,b\n\ufeffid,name,note\n2,c,d\n\x1a",
+            [("1", "a", "b"), ("2", "c", "d")],
+        ),  # copy a + b
         (f"id,name,note\n1,{'a' * 3_000_000},b\n", [("1", "a" * 3_000_000, "b")]),
     ],
 )
 def test_separators_blank_cells_quotes_and_line_ends(tmp_path: Path, content: str, rows: list[tuple]) -> None:
     table = read(tmp_path, content.encode(), "t.txt")
-    assert [tuple(row.values()) for row in table.select(["id", "name", "note"]).to_pylist()] == rows
+    first = table.column_names.index("id")
+    assert [tuple(row.values()) for row in table.select(range(first, first + 3)).to_pylist()] == rows
+
+
+def test_utf_16_without_a_mark_is_told_by_its_header(tmp_path: Path) -> None:
+    table = read(tmp_path, ("id,name\n" + "1,欧乌鸫\n" * 300).encode("utf-16-le"))
+    assert (len(table), table["name"][299].as_py()) == (300, "欧乌鸫")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Turdus merula\nParus major\n",
+        "# of the garden\r\n\r\nTurdus merula;;\r\nParus major;;\r\n;;\r\n",
+        'sep=;\n"Turdus merula"\n"Parus major"\n',
+        "common_name\tscientific_name\t\nBlackbird\tTurdus merula\t\nGreat Tit\tParus major\t\n\tNA\t\n",
+    ],
+)
+def test_a_list_of_names_is_lines_or_a_column(tmp_path: Path, content: str) -> None:
+    (tmp_path / "list.txt").write_text(content, encoding="utf-16", newline="")
+    assert sheets.names(str(tmp_path / "list.txt")) == ["Turdus merula", "Parus major"]
 
 
 @pytest.mark.parametrize(
@@ -82,9 +112,10 @@ def test_separators_blank_cells_quotes_and_line_ends(tmp_path: Path, content: st
         (b"id,name\n1,a\n\0\0\0\0\0\0\0\0\0\0", "it holds zero bytes"),
         (b"PK\x03\x04\x14\0\x06\0", "a workbook or another zip file; save its sheet as CSV"),
         (b"<html><table>", "it is HTML or XML"),
-        (b'id,name\n1,"a, b\n2,c, d\n', "its quotation marks do not pair"),
+        (b'id,name\n1,"a, b\n2,c, d\n', "its quotation marks do not pair: unexpected end of data, line 2"),
+        (b'id,name,note\n"1","a",b\n2,c,"d" e\n', "expected after '\"', line 3, separated by commas"),
         (b"id,name\n1,0,5\n", "line 2 has 3 cells, the header 2 (separated by commas)"),
-        (b'"id" "name"\n1 a\n', '(it has "id" "name"), read as UTF-8, not separated by tabs, commas, semicolons, bars'),
+        (b'"id" "name"\n1 a\n', '(it has "id" "name"), read as UTF-8, not separated by tabs, semicolons, bars, commas'),
         (b"id,name,note,note\n1,a,b,c\n", "has column 'note' twice"),
         (b"\n \n", "it is empty"),
         (b"id,name\n,\n", "has no rows"),
