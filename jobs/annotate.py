@@ -79,7 +79,8 @@ class Options:
     """merge a species' windows that are no more than so many seconds apart into detections; no table of them if not
     given"""
     species_list: str | None = None
-    """file with one scientific name a line (BirdNET's `Genus epithet_Common Name` too): no other species is hit"""
+    """file with one scientific name a line (BirdNET's `Genus epithet_Common Name` too), or a table with
+    scientific_name: no other species is hit"""
     timezone: str | None = None
     """clock of recorders whose file names give no offset, such as Europe/Berlin or +02:00"""
     site: str | None = None
