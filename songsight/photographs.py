@@ -27,7 +27,10 @@ def read(data: bytes) -> Image:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return on_white(ImageOps.exif_transpose(image))
+            # Pillow turns the levels of a TIFF whose white is zero round (tag 262) in 8 bits only.
+            inverted = image.mode[:1] in "IF" and getattr(image, "tag_v2", {}).get(262) == 0
+            seen = on_white(ImageOps.exif_transpose(image))
+            return ImageOps.invert(seen) if inverted else seen
     except UnidentifiedImageError:  # whose own words name the object in memory
         raise ValueError("no picture of a format that Pillow knows") from None
     except Exception as error:  # each format's plug-in has its own: struct.error, KeyError, zlib.error, MemoryError …

@@ -83,7 +83,13 @@ def said(text: str) -> datetime | None:
     if rest.upper() in ("AM", "PM"):
         return None
     behind = re.fullmatch(OFFSET, rest)
-    zone = UTC if rest in ("Z", "UTC", "GMT") else offset(*behind.group("sign", "hours", "minutes")) if behind else None
+    zone = (
+        UTC
+        if rest.upper() in ("Z", "UTC", "GMT")
+        else offset(*behind.group("sign", "hours", "minutes"))
+        if behind
+        else None
+    )
     return start.replace(tzinfo=zone)
 
 

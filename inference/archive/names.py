@@ -39,6 +39,7 @@ _OFFSET = re.compile(
 _HOURS = re.compile(
     r"(?:_|(?=\+)|[_ -]?(?:UTC|GMT))(?P<sign>[+-])(?P<hours>\d\d|(?<=[TC][+-])\d)(?![A-Za-z\d]|[.,:+-]\d)"
 )
+_HALF = re.compile(r"[ _.-]?(?P<half>[AaPp])[Mm](?![A-Za-z\d])")
 _BIRDNET_GO = re.compile(r"_\d{1,3}p_$")  # its Z is a letter that it puts behind a local time
 
 _HEX = re.compile(r"(?:(?:.*_)?(?P<upper>[0-9A-F]{8})|(?P<lower>[0-9a-f]{8}))T?")
@@ -81,6 +82,9 @@ def _moment(said: dict[str, str | None]) -> tuple[datetime | None, tzinfo | None
         said["fraction"], rest = fraction[0], rest[fraction.end() :]
     if re.match(r"\d" if said["second"] else r"[-:]?\d", rest):
         return None, None  # more digits than a time has
+    half, hour = _HALF.match(rest), int(said["hour"] or 0)
+    if half and 1 <= hour <= 12:  # a clock of twelve hours
+        said["hour"], rest = str(hour % 12 + 12 * (half["half"] in "Pp")), rest[half.end() :]
     return clocks.moment(said), _zone(rest, said)
 
 

@@ -44,8 +44,12 @@ _END = ("end time s", "end s", "end time", "end")
 _LENGTH, _OFFSET, _SELECTION = ("delta time s",), ("file offset s",), ("selection", "selec")
 _VIEW, _CHANNEL = ("view",), ("channel",)
 _RAVENS = {_START[0], _SELECTION[0]}
-_RECORDING = ("begin path", "begin file", "recording", "file", "filepath", "path", "sound files")
-_NAMES, _LABELS = ("scientific name", "species", "species code", "ebird code", "common name"), ("annotation", "label")
+_RECORDING = (
+    *("begin path", "begin file", "recording", "file", "filepath", "file path", "path", "sound files", "sound file"),
+    *("audio file", "filename", "file name", "audio filename", "recording id"),
+)
+_NAMES = ("scientific name", "species", "species code", "ebird code", "species ebird code", "common name")
+_LABELS = ("annotation", "label")
 _BLANK = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
 _TABLES = r"(?i)\.(txt|tsv|tab|csv|dat|selections|parquet|pq|xls[xmb]?|ods|numbers)(\.(gz|zip|bz2|xz|zst))?$"
 _TABLE_NAME = re.compile(

@@ -279,7 +279,7 @@ class AvDecoder:
         first, end, ticks = None, 0, 0
         try:
             for packet in self._container.demux(self._stream):
-                ticks += packet.duration or 0
+                ticks += packet.duration or (0 if seek else self._ticks(packet))
                 if packet.pts is not None:
                     end = max(end, packet.pts + (packet.duration or 0))
                 if first is None and packet.pts is not None:
@@ -294,6 +294,14 @@ class AvDecoder:
         frames = round(ticks * (self._stream.time_base or 0) * self.sample_rate_hz)
         self._reopen()
         return frames
+
+    def _ticks(self, packet: Any) -> int:
+        """What a packet without a duration holds: FFmpeg puts several frames into one where a stream was cut."""
+        try:
+            samples = sum(frame.samples for frame in packet.decode()) if packet.size else 0
+        except _ERRORS:
+            return 0
+        return round(samples / self.sample_rate_hz / (self._stream.time_base or 1))
 
     def _restart(self) -> None:
         self._position = 0

@@ -63,9 +63,13 @@ class Holder:
     def parse(cls, data: bytes) -> Holder | None:
         """The holder of a claim's text; None where it is not whole yet, or another version's."""
         try:
-            return cls(**json.loads(data))
-        except (ValueError, TypeError):
+            found = cls(**json.loads(data))
+        except (ValueError, TypeError, RecursionError):
             return None
+        words = (found.id, found.host, found.job, found.since)
+        numbers = (found.first_s, found.started_s)
+        fits = all(isinstance(word, str) for word in words) and all(isinstance(one, int | float) for one in numbers)
+        return found if fits and isinstance(found.pid, int) and 0 < found.pid < 1 << 31 else None
 
     def is_gone(self) -> bool:
         """Whether it is known that the process does not live any more, which only its own host can tell."""
@@ -98,7 +102,10 @@ class Lease:
             JobError: another run has taken it over meanwhile.
         """
         with self._renewing:
-            found = self._read()
+            try:
+                found = self._read()
+            except (IsADirectoryError, NotADirectoryError):
+                found = None
             if found == self.me:
                 self._touch()
                 return

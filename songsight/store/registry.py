@@ -138,7 +138,7 @@ def _client(uri: str, option: str) -> MlflowClient:
     """A client of the store, asked first whether it is there: MLflow's own client would go on asking for minutes."""
     where = store()
     require_answer(f"{option} {uri}: ")
-    if where.startswith("sqlite:///") and not os.path.exists(where.removeprefix("sqlite:///")):
+    if (file := database(where)) and not os.path.exists(file):
         raise UserError(f"{option} {uri}: there is no MLflow store {where}; MLFLOW_TRACKING_URI names it")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -47,7 +47,7 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         UserError: the scheme is unknown, or its fsspec package is not installed.
     """
     if not is_remote(url):
-        path = os.path.join(os.getcwd(), os.path.expanduser(_plain(url)).removeprefix("./"))
+        path = os.path.join(os.getcwd(), re.sub(r"^(?:\./+)+", "", os.path.expanduser(_plain(url))))
         return fsspec.filesystem("file"), path.rstrip("/") or "/"
     options: dict[str, Any] = {}
     if url.startswith(_S3):

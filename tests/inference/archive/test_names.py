@@ -215,3 +215,17 @@ def test_recorders_by_their_names() -> None:
         "",
         "",
     ]
+
+
+@pytest.mark.parametrize(
+    ("stem", "hour"),
+    [
+        ("2024-05-14 11.30.00 pm", 23),
+        ("Recording 2024-05-14 at 08.30.00 PM", 20),
+        ("2024-05-14_12-30-00_AM", 0),
+        ("SITE_20240514_123000_PM", 12),
+        ("SITE_20240514_153000_PM", 15),
+    ],
+)
+def test_clocks_of_twelve_hours(stem: str, hour: int) -> None:
+    assert names.start(stem) == datetime(2024, 5, 14, hour, 30)

@@ -264,3 +264,10 @@ def test_real_tables(shared: Path) -> None:
     assert len(unused) == len([*(folder / "opensoundscape").glob("*.csv")])
     empty, _ = annotations.read(str(folder / "opensoundscape" / "EmptyExample.Table.1.selections.txt"), with_empty=True)
     assert empty["recording"].to_pylist() == ["EmptyExample"]
+
+
+@pytest.mark.parametrize("column", ["filename", "File Name", "audio_file", "recording_id"])
+def test_a_plain_table_names_its_recordings_in_some_words(column: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"{column},start,end,species\nx.wav,1,2,A b\ny.wav,1,2,A b\n")
+    found, unused = annotations.read(str(tmp_path / "t.csv"))
+    assert (found["recording"].to_pylist(), unused) == (["x.wav", "y.wav"], [])

@@ -347,6 +347,17 @@ def test_a_flac_header_with_a_wrong_size_of_block(tmp_path: Path) -> None:
         np.testing.assert_allclose(reader.read(0.0, 4.0), samples, atol=1e-4)
 
 
+@pytest.mark.parametrize("junk", [b"ID3\x04\0\0\0\0\0\x0a" + bytes(10), b"TAG" + b"x" * 125], ids=["ID3v2", "ID3v1"])
+def test_flacs_joined_with_tags_between(tmp_path: Path, junk: bytes) -> None:
+    parts = []
+    for number, seconds in enumerate((2.0, 1.25)):
+        write(tmp_path / f"{number}.flac", sound(seconds))
+        parts.append((tmp_path / f"{number}.flac").read_bytes())
+    (tmp_path / "a.flac").write_bytes(parts[0] + junk + parts[1])
+    with open_audio(str(tmp_path / "a.flac")) as reader:
+        assert reader.info.frames == len(reader.read(0.0, 9.0)) == round(3.25 * RATE)
+
+
 def test_half_a_flac(tmp_path: Path) -> None:
     samples = sound(8.0)
     write(tmp_path / "a.flac", samples)

@@ -168,3 +168,18 @@ def test_a_folder_that_cannot_be_written_is_a_line_or_nothing(tmp_path: Path) ->
         pass
     with lease.held(str(tmp_path / "file"), or_read_only=True):
         lease.check()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"pid": "abc"}, {"pid": 10**30}, {"first_s": "x"}, {"since": 5}, {"started_s": None}]
+)
+def test_a_claim_of_another_kind_is_somebodys_until_it_is_old(
+    changed: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / lease.NAME).write_text(json.dumps(asdict(lease.Holder.here()) | changed))
+    with pytest.raises(UserError, match="one that has just begun"), lease.held(str(tmp_path)):
+        pass
+    monkeypatch.setattr(lease, "SETTLED_S", 0.0)
+    os.utime(tmp_path / lease.NAME, (1e9, 1e9))
+    with lease.held(str(tmp_path)):
+        pass

@@ -182,3 +182,9 @@ def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatc
             urls.exists("s3://nowhere/x")
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_path_from_here_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("./out", ".//out", "././/out", "out"):
+        assert urls.absolute(path) == str(tmp_path / "out")
