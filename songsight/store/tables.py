@@ -146,12 +146,19 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
             continue
         try:
             column = table[field.name]
+            if pa.types.is_timestamp(field.type) and is_number(column.type) and column.null_count < len(column):
+                raise UserError(f"column {field.name!r} should be a time such as 2024-05-14T08:30:00Z: it has numbers")
             columns[field.name] = (numbers(column) if field.type == pa.float64() else column).cast(field.type)
         except pa.ArrowException as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"column {field.name!r} should be {field.type}: {reason}") from None
     extra = [name for name in table.column_names if name not in columns]
     return pa.table(columns | {name: table[name] for name in extra})
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether values are numbers, which would be taken for microseconds since 1970."""
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -102,3 +102,9 @@ def test_other_tables_may_have_an_id_in_several_rows(tmp_path: Path) -> None:
     rows = pa.table({"recording_id": ["a", "a"], "method": ["x", "y"]})
     url = str(written(tmp_path / "t.parquet", rows))
     assert tables.read_table(url, "--queries", schema.names, schema).equals(rows)
+
+
+def test_a_time_written_as_a_number_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("path,scientific_name,recorded_at\na.wav,Parus major,20240514\n")
+    with pytest.raises(UserError, match="column 'recorded_at' should be a time such as"):
+        tables.read_table(str(tmp_path / "r.csv"), "--recordings", ("path",), tables.RECORDINGS)
