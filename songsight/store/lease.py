@@ -111,7 +111,8 @@ class Lease:
                 return
         by = f"; now it is {found}" if found else ""
         raise JobError(
-            f"{self.option} {self.folder}: this run stood still for more than {FREE_S:g} s and lost its claim there{by}"
+            f"{self.option} {self.folder}: this run lost its claim there{by}: it stood still for more than {FREE_S:g} "
+            f"s, or {self.url} was removed"
         )
 
     def take(self) -> None:

@@ -146,7 +146,7 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
             continue
         try:
             column = table[field.name]
-            if pa.types.is_timestamp(field.type) and is_number(column.type) and column.null_count < len(column):
+            if pa.types.is_timestamp(field.type) and _is_number(column.type) and column.null_count < len(column):
                 raise UserError(f"column {field.name!r} should be a time such as 2024-05-14T08:30:00Z: it has numbers")
             columns[field.name] = (numbers(column) if field.type == pa.float64() else column).cast(field.type)
         except pa.ArrowException as error:
@@ -156,7 +156,7 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns | {name: table[name] for name in extra})
 
 
-def is_number(kind: pa.DataType) -> bool:
+def _is_number(kind: pa.DataType) -> bool:
     """Whether values are numbers, which would be taken for microseconds since 1970."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 

@@ -86,8 +86,21 @@ def test_it_starts_whatever_the_environment_is_like(name: str, tmp_path: Path) -
     assert "Traceback" not in ran.stderr
 
 
+def test_the_longest_folder_that_is_left_to_ray_is_short_enough() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as above:
+        folder = Path(above, "x" * (cluster.MOST_BYTES - len(above) - 1))
+        folder.mkdir()
+        given = {key: old for key, old in os.environ.items() if key not in ("RAY_ADDRESS", "PYTHONPATH", "RAY_TMPDIR")}
+        given["TMPDIR"] = str(folder)
+        ran = subprocess.run([sys.executable, "-c", PLAIN], capture_output=True, text=True, env=given, timeout=120)
+        assert (ran.returncode, ran.stdout) == (0, "7\n"), ran.stderr
+        sockets = [len(str(path)) for path in folder.glob("ray/session_2*/sockets/*")]
+        assert sockets
+        assert max(sockets) <= 107 - 3  # a process's number may have three more digits
+
+
 def test_a_long_folder_without_a_short_one_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 80)
     monkeypatch.setattr(cluster.os, "makedirs", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only")))
-    with pytest.raises(UserError, match=r"set RAY_TMPDIR to a folder whose name has at most 40 bytes"):
+    with pytest.raises(UserError, match=r"set RAY_TMPDIR to a folder whose name has at most 32 bytes"):
         cluster._short_folder()
